@@ -1,0 +1,208 @@
+//! What was asked for, complete and checked: no `Option` that means "unset", no name that leads nowhere.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::balance::Policy;
+use crate::health::Check;
+use crate::net::address::{BindAddr, ServerAddr};
+use crate::units::{Name, Weight};
+
+/// A whole configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Model {
+    /// How many data threads serve connections.
+    pub workers: usize,
+    /// How many connections the process serves at once.
+    pub max_connections: u32,
+    /// How long connections may go on once their listener, their server or the process is to end.
+    pub drain_timeout: Duration,
+    /// Whether a change of the file is a reload.
+    pub watch: bool,
+    /// The admin listener.
+    pub admin: Admin,
+    /// What is logged, and where to.
+    pub log: Log,
+    /// The listeners, in the order of the file.
+    pub listeners: Vec<Listener>,
+    /// The pools, in the order of the file.
+    pub pools: Vec<Pool>,
+}
+
+/// The admin listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// Where metrics and the API are served.
+    pub http: AdminHttp,
+}
+
+/// Where metrics and the API are served over HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdminHttp {
+    /// Nowhere.
+    Off,
+    /// On this loopback address.
+    On(SocketAddr),
+}
+
+/// What is logged, and where to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// The least severe level that is logged.
+    pub level: LogLevel,
+    /// How a line looks.
+    pub format: LogFormat,
+    /// Where a line per connection goes.
+    pub access: AccessLog,
+}
+
+/// The least severe level that is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Failures that need a person.
+    Error,
+    /// What may need a person soon.
+    Warn,
+    /// Changes of state.
+    Info,
+    /// Single connections that fail.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+    /// One JSON object a line.
+    Json,
+    /// For reading.
+    Text,
+}
+
+/// Where the access log goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLog {
+    /// Nowhere.
+    Off,
+    /// To standard output.
+    Stdout,
+    /// To standard error.
+    Stderr,
+    /// To this file, which is opened anew on each reload.
+    File(PathBuf),
+}
+
+/// A listener: where clients connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Its identity across reloads.
+    pub name: Name,
+    /// The addresses it listens on; never empty, none twice.
+    pub bind: Vec<BindAddr>,
+    /// The pool its connections go to; it stands in [`Model::pools`].
+    pub pool: Name,
+    /// How many connections it serves at once.
+    pub max_connections: u32,
+    /// How many connections may wait to be accepted, on each socket (listen(2); the kernel caps it at `somaxconn`).
+    pub backlog: u32,
+    /// How long its connections may take for what.
+    pub timeouts: ListenerTimeouts,
+}
+
+/// How long the connections of a listener may take for what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenerTimeouts {
+    /// Without a byte either way.
+    pub idle: Duration,
+    /// From the end of one direction to the end of the other, without a byte.
+    pub half_close: Duration,
+    /// In all; zero sets no limit.
+    pub max_age: Duration,
+}
+
+impl Default for ListenerTimeouts {
+    fn default() -> Self {
+        Self { idle: Duration::from_secs(300), half_close: Duration::from_secs(30), max_age: Duration::ZERO }
+    }
+}
+
+/// A pool: servers that do the same work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Its identity across reloads.
+    pub name: Name,
+    /// How a server is chosen.
+    pub balance: Policy,
+    /// The servers; never empty, no name twice.
+    pub servers: Vec<Server>,
+    /// How they are checked.
+    pub check: Check,
+    /// How long its servers may take for what.
+    pub timeouts: PoolTimeouts,
+    /// Local addresses to connect from, used in turn; empty leaves the choice to the kernel.
+    pub source: Vec<IpAddr>,
+    /// How many further servers are tried when connecting to the first fails.
+    pub retries: u8,
+    /// What happens to established connections of a server that goes down.
+    pub on_down: OnDown,
+}
+
+/// How long the servers of a pool may take for what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolTimeouts {
+    /// To accept a connection.
+    pub connect: Duration,
+}
+
+impl Default for PoolTimeouts {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(5) }
+    }
+}
+
+/// What happens to established connections of a server that goes down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnDown {
+    /// They stay for as long as they last.
+    #[default]
+    Keep,
+    /// They may finish within the drain timeout and are reset then.
+    Drain,
+    /// They are reset at once.
+    Reset,
+}
+
+/// A server of a pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Its identity across reloads, within its pool: its address as written when it names none.
+    pub name: Name,
+    /// Where it listens.
+    pub address: ServerAddr,
+    /// Its share of the traffic.
+    pub weight: Weight,
+    /// Whether it is chosen only while no other server can be.
+    pub backup: bool,
+    /// How many connections it is given at once, at most.
+    pub max_connections: u32,
+}
+
+impl Server {
+    /// The value of [`Server::max_connections`] that sets no limit.
+    pub const UNLIMITED: u32 = u32::MAX;
+}
+
+impl Model {
+    /// The default of `drain_timeout`.
+    pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+    /// The default of a listener's `backlog`.
+    pub const BACKLOG: u32 = 4096;
+    /// The default of a pool's `retries`.
+    pub const RETRIES: u8 = 2;
+    /// The most `retries` a pool may have.
+    pub const MOST_RETRIES: u8 = 15;
+}

@@ -1,0 +1,3 @@
+//! The `portreeve` program.
+
+fn main() {}
