@@ -59,6 +59,8 @@ reasons! {
     ConnectUnreachable = "connect_unreachable",
     /// No local port is left to connect from.
     PortsExhausted = "ports_exhausted",
+    /// No descriptor is left to connect with.
+    DescriptorsExhausted = "descriptors_exhausted",
     /// A failure of our own; the log has its words.
     Internal = "internal",
 }
@@ -77,6 +79,20 @@ impl Reason {
     #[must_use]
     pub const fn is_refusal(self) -> bool {
         matches!(self, Self::RefusedFull)
+    }
+
+    /// Whether it is a way for connecting to a server to fail.
+    #[must_use]
+    pub const fn is_connect_failure(self) -> bool {
+        matches!(
+            self,
+            Self::ConnectRefused
+                | Self::ConnectTimeout
+                | Self::ConnectUnreachable
+                | Self::PortsExhausted
+                | Self::DescriptorsExhausted
+                | Self::Internal
+        )
     }
 }
 

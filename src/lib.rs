@@ -9,14 +9,14 @@
 
 // Ground: words and tools that know nothing of proxying.
 pub mod ending; // the closed list of reasons a connection ends for
+pub mod logging; // the subscriber and the access log
+pub mod metrics;
 pub mod net;
-pub mod units; // durations, weights, ports, names: what a settings file is made of // addresses, socket options, connecting, streams, classes of errno
-// pub mod metrics; // the Prometheus catalogue, counted in one shard per worker
-// pub mod logging; // the subscriber and the access log
-// pub mod task; // every spawned task is named, counted, told to stop and awaited
+pub mod task;
+pub mod units; // durations, weights, ports, names: what a settings file is made of // addresses, socket options, connecting, streams, classes of errno // the Prometheus catalogue, counted in one shard per worker // every spawned task is named, counted, told to stop and awaited
 
 // Parts: each does one thing and reports; none of them logs or counts.
-// pub mod relay; // bytes both ways between two streams: copy, splice, half-close, deadlines
+pub mod relay; // bytes both ways between two streams: copy, splice, half-close, deadlines
 
 // Choice: which server gets the next connection.
 pub mod backend; // a server: identity, state, in-flight guard

@@ -1,11 +1,11 @@
 //! What was asked for, complete and checked: no `Option` that means "unset", no name that leads nowhere.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::balance::Policy;
 use crate::health::Check;
+pub use crate::logging::{AccessLog, LogFormat, LogLevel};
 use crate::net::address::{BindAddr, ServerAddr};
 use crate::units::{Name, Weight};
 
@@ -55,45 +55,6 @@ pub struct Log {
     pub format: LogFormat,
     /// Where a line per connection goes.
     pub access: AccessLog,
-}
-
-/// The least severe level that is logged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogLevel {
-    /// Failures that need a person.
-    Error,
-    /// What may need a person soon.
-    Warn,
-    /// Changes of state.
-    Info,
-    /// Single connections that fail.
-    Debug,
-    /// Everything.
-    Trace,
-}
-
-/// How a log line looks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// Text on a terminal, JSON elsewhere.
-    Auto,
-    /// One JSON object a line.
-    Json,
-    /// For reading.
-    Text,
-}
-
-/// Where the access log goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AccessLog {
-    /// Nowhere.
-    Off,
-    /// To standard output.
-    Stdout,
-    /// To standard error.
-    Stderr,
-    /// To this file, which is opened anew on each reload.
-    File(PathBuf),
 }
 
 /// A listener: where clients connect to.

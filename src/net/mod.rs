@@ -1,3 +1,9 @@
 //! Sockets and addresses: everything that talks to the kernel about the network, and nothing that decides.
 
 pub mod address;
+pub mod dial;
+pub mod errno;
+pub mod holder;
+pub mod listen;
+mod sockopt;
+pub mod stream;

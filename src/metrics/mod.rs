@@ -1,0 +1,329 @@
+//! The Prometheus catalogue: typed handles to count with, resolved once when a snapshot is built.
+//!
+//! What every connection counts lies in one shard per worker, written by that worker alone, so that counting is a load and
+//! a store and never contends. What must be exact at every moment, since limits hang on it, is a gauge shared by all.
+//! Handles are found by name: whatever keeps its name keeps its counters, and a series ends when nothing holds its handle.
+
+mod expose;
+mod shard;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use crossbeam_utils::CachePadded;
+
+use crate::ending::Reason;
+use crate::units::Name;
+use shard::{CONNECT_BOUNDS, CONNECTION_BOUNDS, Histogram, Tally};
+
+/// A number that is exact at every moment and shared by all threads.
+#[derive(Debug, Default)]
+pub struct Gauge(CachePadded<AtomicU32>);
+
+impl Gauge {
+    /// The number.
+    #[must_use]
+    pub fn get(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Adds one and returns what it was before.
+    pub fn increment(&self) -> u32 {
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Takes one away.
+    pub fn decrement(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What is counted of one listener.
+#[derive(Debug)]
+pub struct ListenerMetrics {
+    name: Name,
+    /// Connections that are open.
+    pub active: Gauge,
+    shards: Box<[CachePadded<ListenerShard>]>,
+}
+
+#[derive(Debug)]
+struct ListenerShard {
+    connections: Tally,
+    bytes_in: Tally,
+    bytes_out: Tally,
+    endings: [Tally; Reason::COUNT],
+    seconds: Histogram<{ CONNECTION_BOUNDS.len() }>,
+}
+
+impl ListenerMetrics {
+    /// A connection was accepted.
+    pub fn accepted(&self, worker: usize) {
+        if let Some(shard) = self.shards.get(worker) {
+            shard.connections.add(1);
+        }
+    }
+
+    /// Bytes went from the client to the server.
+    pub fn bytes_in(&self, worker: usize, bytes: u64) {
+        if let Some(shard) = self.shards.get(worker) {
+            shard.bytes_in.add(bytes);
+        }
+    }
+
+    /// Bytes went from the server to the client.
+    pub fn bytes_out(&self, worker: usize, bytes: u64) {
+        if let Some(shard) = self.shards.get(worker) {
+            shard.bytes_out.add(bytes);
+        }
+    }
+
+    /// A connection ended, this long after it was accepted.
+    pub fn ended(&self, worker: usize, reason: Reason, after: Duration) {
+        if let Some(shard) = self.shards.get(worker) {
+            if let Some(tally) = shard.endings.get(reason.index()) {
+                tally.add(1);
+            }
+            if !reason.is_refusal() {
+                shard.seconds.observe(&CONNECTION_BOUNDS, after);
+            }
+        }
+    }
+
+    /// How many connections ended for a reason.
+    #[must_use]
+    pub fn endings(&self, reason: Reason) -> u64 {
+        self.shards.iter().filter_map(|shard| shard.endings.get(reason.index())).map(Tally::get).sum()
+    }
+
+    /// How many connections were accepted.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.connections.get()).sum()
+    }
+
+    /// Bytes from clients, and bytes to clients.
+    #[must_use]
+    pub fn bytes(&self) -> (u64, u64) {
+        self.shards.iter().fold((0, 0), |(i, o), shard| (i + shard.bytes_in.get(), o + shard.bytes_out.get()))
+    }
+}
+
+/// What is counted of one server.
+#[derive(Debug)]
+pub struct ServerMetrics {
+    pool: Name,
+    name: Name,
+    /// Connections in flight.
+    pub active: Gauge,
+    up: AtomicBool,
+    shards: Box<[CachePadded<ServerShard>]>,
+    checks: Mutex<Checks>,
+}
+
+#[derive(Debug)]
+struct ServerShard {
+    connections: Tally,
+    bytes_in: Tally,
+    bytes_out: Tally,
+    failures: [Tally; Reason::COUNT],
+    connect_seconds: Histogram<{ CONNECT_BOUNDS.len() }>,
+}
+
+/// Written by one checker, a few times a second at most.
+#[derive(Debug)]
+struct Checks {
+    passed: u64,
+    failed: u64,
+    seconds: Histogram<{ CONNECT_BOUNDS.len() }>,
+}
+
+impl ServerMetrics {
+    /// A connection to it was made, and took this long.
+    pub fn connected(&self, worker: usize, after: Duration) {
+        if let Some(shard) = self.shards.get(worker) {
+            shard.connections.add(1);
+            shard.connect_seconds.observe(&CONNECT_BOUNDS, after);
+        }
+    }
+
+    /// Connecting to it failed.
+    pub fn connect_failed(&self, worker: usize, reason: Reason) {
+        if let Some(tally) = self.shards.get(worker).and_then(|shard| shard.failures.get(reason.index())) {
+            tally.add(1);
+        }
+    }
+
+    /// Bytes went to it.
+    pub fn bytes_in(&self, worker: usize, bytes: u64) {
+        if let Some(shard) = self.shards.get(worker) {
+            shard.bytes_in.add(bytes);
+        }
+    }
+
+    /// Bytes came from it.
+    pub fn bytes_out(&self, worker: usize, bytes: u64) {
+        if let Some(shard) = self.shards.get(worker) {
+            shard.bytes_out.add(bytes);
+        }
+    }
+
+    /// A probe passed or failed, and took this long.
+    pub fn checked(&self, passed: bool, after: Duration) {
+        let mut checks = lock(&self.checks);
+        if passed {
+            checks.passed += 1
+        } else {
+            checks.failed += 1
+        }
+        checks.seconds.observe(&CONNECT_BOUNDS, after);
+    }
+
+    /// Shows whether the server counts as up.
+    pub fn set_up(&self, up: bool) {
+        self.up.store(up, Ordering::Relaxed);
+    }
+
+    /// How many connections were made to it.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.connections.get()).sum()
+    }
+
+    /// How many attempts to connect to it failed.
+    #[must_use]
+    pub fn connect_failures(&self) -> u64 {
+        self.shards.iter().flat_map(|shard| &shard.failures).map(Tally::get).sum()
+    }
+
+    /// Bytes to it, and bytes from it.
+    #[must_use]
+    pub fn bytes(&self) -> (u64, u64) {
+        self.shards.iter().fold((0, 0), |(i, o), shard| (i + shard.bytes_in.get(), o + shard.bytes_out.get()))
+    }
+}
+
+/// What is counted of one worker.
+#[derive(Debug, Default)]
+pub struct WorkerMetrics {
+    /// Connections it carries, those on their way to it included.
+    pub active: Gauge,
+    /// Connections it accepted and handed over to another worker.
+    pub handed_over: AtomicU64,
+}
+
+/// Everything that is counted.
+#[derive(Debug)]
+pub struct Catalogue {
+    workers: Box<[WorkerMetrics]>,
+    listeners: Mutex<HashMap<Name, Weak<ListenerMetrics>>>,
+    servers: Mutex<HashMap<(Name, Name), Weak<ServerMetrics>>>,
+    /// The generation of the configuration in effect.
+    pub generation: AtomicU64,
+    /// Reloads that took effect.
+    pub reloads_applied: AtomicU64,
+    /// Reloads that changed nothing because the file had problems.
+    pub reloads_failed: AtomicU64,
+    /// Lines of the access log that were dropped because its writer could not keep up.
+    pub access_log_dropped: AtomicU64,
+    /// Tasks that panicked; each ended alone.
+    pub panics: AtomicU64,
+}
+
+impl Catalogue {
+    /// An empty catalogue for this many workers.
+    #[must_use]
+    pub fn new(workers: usize) -> Arc<Self> {
+        Arc::new(Self {
+            workers: (0..workers).map(|_| WorkerMetrics::default()).collect(),
+            listeners: Mutex::default(),
+            servers: Mutex::default(),
+            generation: AtomicU64::new(0),
+            reloads_applied: AtomicU64::new(0),
+            reloads_failed: AtomicU64::new(0),
+            access_log_dropped: AtomicU64::new(0),
+            panics: AtomicU64::new(0),
+        })
+    }
+
+    /// The workers.
+    #[must_use]
+    pub fn workers(&self) -> &[WorkerMetrics] {
+        &self.workers
+    }
+
+    /// The counters of the listener of this name: those it has, or new ones.
+    #[must_use]
+    pub fn listener(&self, name: &Name) -> Arc<ListenerMetrics> {
+        find_or_make(&self.listeners, name, || ListenerMetrics {
+            name: name.clone(),
+            active: Gauge::default(),
+            shards: self.shards(|| ListenerShard {
+                connections: Tally::default(),
+                bytes_in: Tally::default(),
+                bytes_out: Tally::default(),
+                endings: [const { Tally::new() }; Reason::COUNT],
+                seconds: Histogram::default(),
+            }),
+        })
+    }
+
+    /// The counters of the server of this name: those it has, or new ones.
+    #[must_use]
+    pub fn server(&self, pool: &Name, name: &Name) -> Arc<ServerMetrics> {
+        find_or_make(&self.servers, &(pool.clone(), name.clone()), || ServerMetrics {
+            pool: pool.clone(),
+            name: name.clone(),
+            active: Gauge::default(),
+            up: AtomicBool::new(true),
+            shards: self.shards(|| ServerShard {
+                connections: Tally::default(),
+                bytes_in: Tally::default(),
+                bytes_out: Tally::default(),
+                failures: [const { Tally::new() }; Reason::COUNT],
+                connect_seconds: Histogram::default(),
+            }),
+            checks: Mutex::new(Checks { passed: 0, failed: 0, seconds: Histogram::default() }),
+        })
+    }
+
+    /// Everything, in the Prometheus text format (version 0.0.4).
+    #[must_use]
+    pub fn expose(&self) -> String {
+        expose::expose(self)
+    }
+
+    fn shards<T>(&self, make: impl Fn() -> T) -> Box<[CachePadded<T>]> {
+        self.workers.iter().map(|_| CachePadded::new(make())).collect()
+    }
+}
+
+fn find_or_make<K: std::hash::Hash + Eq + Clone, V>(
+    map: &Mutex<HashMap<K, Weak<V>>>,
+    key: &K,
+    make: impl FnOnce() -> V,
+) -> Arc<V> {
+    let mut map = lock(map);
+    if let Some(found) = map.get(key).and_then(Weak::upgrade) {
+        return found;
+    }
+    let made = Arc::new(make());
+    map.insert(key.clone(), Arc::downgrade(&made));
+    made
+}
+
+/// The entries that something still holds, in the order of their names; those that nothing holds are forgotten.
+fn living<K: std::hash::Hash + Eq + Ord + Clone, V>(map: &Mutex<HashMap<K, Weak<V>>>) -> Vec<Arc<V>> {
+    let mut map = lock(map);
+    map.retain(|_, weak| weak.strong_count() > 0);
+    let mut all: Vec<(K, Arc<V>)> = map.iter().filter_map(|(k, weak)| Some((k.clone(), weak.upgrade()?))).collect();
+    all.sort_by(|(a, _), (b, _)| a.cmp(b));
+    all.into_iter().map(|(_, value)| value).collect()
+}
+
+/// Locks; a thread that panicked while it held the lock leaves numbers behind, which are still good to read.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

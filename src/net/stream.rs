@@ -1,0 +1,154 @@
+//! A connected stream socket, TCP or unix, driven by readiness and holding no buffer.
+//!
+//! It makes the calls the relay needs and no others: a read is tried only when the kernel has said that there is something
+//! to read, a write is tried at once, and a short read counts as "nothing more for now" without asking the kernel again.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::task::{Context, Poll, ready};
+
+use rustix::io::Errno;
+use rustix::net::sockopt::{set_socket_linger, set_tcp_nodelay, socket_error};
+use rustix::net::{RecvFlags, SendFlags, Shutdown};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::sockopt;
+
+/// A connected stream socket, registered with the runtime of the worker that owns it.
+#[derive(Debug)]
+pub struct Stream {
+    socket: AsyncFd<OwnedFd>,
+}
+
+/// What one read brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Read {
+    /// How many bytes; zero is the end of the stream.
+    pub bytes: usize,
+    /// Whether the other side is known to have finished, so that what follows these bytes is the end.
+    pub end_follows: bool,
+}
+
+impl Stream {
+    /// Takes a connected, non-blocking socket.
+    ///
+    /// # Errors
+    /// When the runtime cannot watch the descriptor.
+    pub fn new(socket: OwnedFd) -> io::Result<Self> {
+        sockopt::watch(socket, Interest::READABLE | Interest::WRITABLE).map(|socket| Self { socket })
+    }
+
+    /// Reads once the kernel says that there is something to read.
+    pub fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<Read, Errno>> {
+        let room = buffer.len();
+        self.poll_read_with(
+            cx,
+            |socket| rustix::net::recv(socket, &mut *buffer, RecvFlags::empty()).map(|(n, _)| n),
+            room,
+        )
+    }
+
+    /// Reads with `read` once the kernel says that there is something to read; `read` returns how much it got, and
+    /// anything under `full` means that it took all there was.
+    pub fn poll_read_with(
+        &self,
+        cx: &mut Context<'_>,
+        mut read: impl FnMut(BorrowedFd<'_>) -> Result<usize, Errno>,
+        full: usize,
+    ) -> Poll<Result<Read, Errno>> {
+        loop {
+            let mut guard = ready!(self.socket.poll_read_ready(cx)).map_err(errno_of)?;
+            let closed = guard.ready().is_read_closed();
+            match read(self.socket.as_fd()) {
+                Ok(bytes) => {
+                    if bytes < full {
+                        guard.clear_ready();
+                    }
+                    return Poll::Ready(Ok(Read { bytes, end_follows: closed }));
+                }
+                Err(Errno::AGAIN) if closed => return Poll::Ready(Err(Errno::CONNRESET)),
+                Err(Errno::AGAIN) => guard.clear_ready(),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Poll::Ready(Err(errno)),
+            }
+        }
+    }
+
+    /// Reads without waiting and without asking whether there is anything to read.
+    ///
+    /// # Errors
+    /// `EAGAIN` when there is nothing.
+    pub fn try_recv(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
+        rustix::net::recv(&self.socket, buffer, RecvFlags::empty()).map(|(n, _)| n)
+    }
+
+    /// Writes what the kernel takes of `bytes`. With `more`, the kernel holds a last partial segment back because the end
+    /// of the stream or further bytes follow at once (`MSG_MORE`, tcp(7)).
+    pub fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8], more: bool) -> Poll<Result<usize, Errno>> {
+        let flags = if more { SendFlags::NOSIGNAL | SendFlags::MORE } else { SendFlags::NOSIGNAL };
+        self.poll_write_with(cx, |socket| rustix::net::send(socket, bytes, flags))
+    }
+
+    /// Writes with `write`, at once if the kernel lets it and else as soon as it does.
+    pub fn poll_write_with(
+        &self,
+        cx: &mut Context<'_>,
+        mut write: impl FnMut(BorrowedFd<'_>) -> Result<usize, Errno>,
+    ) -> Poll<Result<usize, Errno>> {
+        match write(self.socket.as_fd()) {
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            done => return Poll::Ready(done),
+        }
+        loop {
+            let mut guard = ready!(self.socket.poll_write_ready(cx)).map_err(errno_of)?;
+            match write(self.socket.as_fd()) {
+                Err(Errno::AGAIN) if guard.ready().is_write_closed() => return Poll::Ready(Err(Errno::PIPE)),
+                Err(Errno::AGAIN) => guard.clear_ready(),
+                Err(Errno::INTR) => {}
+                done => return Poll::Ready(done),
+            }
+        }
+    }
+
+    /// Waits until a connection attempt is over and returns how it went (connect(2), `EINPROGRESS`).
+    pub(super) async fn connected(&self) -> io::Result<()> {
+        let guard = self.socket.writable().await?;
+        // A socket that failed is reported as closed for writing; one that is merely writable has connected, and
+        // needs no further question.
+        if !guard.ready().is_write_closed() {
+            return Ok(());
+        }
+        match socket_error(&self.socket)? {
+            Ok(()) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Tells the other side that nothing more will come, and keeps reading from it. That it is gone already is no error.
+    pub fn finish(&self) {
+        let _gone = rustix::net::shutdown(&self.socket, Shutdown::Write);
+    }
+
+    /// Sends small writes at once instead of waiting for the acknowledgement of earlier ones (`TCP_NODELAY`, tcp(7)); a
+    /// unix socket does so anyway.
+    pub fn set_nodelay(&self) {
+        let _unix_socket = set_tcp_nodelay(&self.socket, true);
+    }
+
+    /// Closes with a reset, so that the other side cannot take the end for a clean one (`SO_LINGER` of zero, socket(7)).
+    pub fn reset(self) {
+        let _unix_socket = set_socket_linger(&self.socket, Some(std::time::Duration::ZERO));
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// The `errno` of an error of the runtime, which has none when it is shutting down.
+fn errno_of(error: io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::CANCELED)
+}

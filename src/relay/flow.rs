@@ -1,0 +1,305 @@
+//! One direction of a relay: from a reader's socket to a writer's, copied while it is small, spliced while it is large.
+
+use std::task::{Context, Poll, ready};
+
+use rustix::io::Errno;
+use rustix::pipe::{SpliceFlags, splice};
+
+use super::scratch::{Pipe, Scratch};
+use super::{Direction, Meter};
+use crate::net::stream::Stream;
+
+/// After this many reads in a row that filled the buffer, a direction is spliced.
+const FULL_READS: u8 = 3;
+/// After this many splices in a row that brought little, a direction is copied again.
+const SMALL_SPLICES: u8 = 8;
+/// What counts as little for one splice: under this, a copy is cheaper.
+const SMALL: usize = 16 * 1024;
+/// How much one direction may move before the other connections of the worker have their turn.
+const TURN: usize = 2 * 1024 * 1024;
+
+/// What stopped a direction before its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// Reading failed.
+    Read(Errno),
+    /// Writing failed.
+    Write(Errno),
+}
+
+/// One direction and where it stands.
+#[derive(Debug)]
+pub(super) struct Flow {
+    direction: Direction,
+    /// Bytes that were read and not taken yet; boxed, since most connections never have any.
+    kept: Option<Box<Kept>>,
+    /// The pipe, while this direction is spliced.
+    pipe: Option<Pipe>,
+    /// How many bytes wait in the pipe.
+    piped: usize,
+    /// Whether to copy again once the pipe is empty, since splices have brought little for a while.
+    leave_pipe: bool,
+    delivered: u64,
+    /// Reads in a row that filled the buffer, or splices in a row that brought little.
+    streak: u8,
+    progress: Progress,
+    /// Whether the writer's socket was told to send small writes at once. The first write goes out at once anyway, so a
+    /// connection of one request saves the call.
+    nodelay: bool,
+    /// Whether the reader is known to have sent a reset, which the kernel reports once only: what reads as an end is none.
+    broken: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    /// The reader may send more.
+    Open,
+    /// The reader has sent its end; what it sent before is being delivered.
+    Ended,
+    /// All of it was delivered, the end included.
+    Finished,
+    /// It stopped before its end.
+    Faulted(Fault),
+}
+
+#[derive(Debug)]
+struct Kept {
+    bytes: Vec<u8>,
+    taken: usize,
+}
+
+impl Flow {
+    pub(super) fn new(direction: Direction) -> Self {
+        Self {
+            direction,
+            kept: None,
+            pipe: None,
+            piped: 0,
+            leave_pipe: false,
+            delivered: 0,
+            streak: 0,
+            progress: Progress::Open,
+            // Clients' sockets inherit it from the listening socket.
+            nodelay: matches!(direction, Direction::Down),
+            broken: false,
+        }
+    }
+
+    /// How many bytes the writer's socket has taken.
+    pub(super) fn delivered(&self) -> u64 {
+        self.delivered
+    }
+
+    /// Whether the reader has sent its end.
+    pub(super) fn has_ended(&self) -> bool {
+        matches!(self.progress, Progress::Ended | Progress::Finished)
+    }
+
+    /// Whether nothing more will move in this direction.
+    pub(super) fn is_done(&self) -> bool {
+        matches!(self.progress, Progress::Finished | Progress::Faulted(_))
+    }
+
+    /// What stopped it before its end.
+    pub(super) fn fault(&self) -> Option<Fault> {
+        match self.progress {
+            Progress::Faulted(fault) => Some(fault),
+            Progress::Open | Progress::Ended | Progress::Finished => None,
+        }
+    }
+
+    /// Writing to the reader failed before it had sent its end: it is gone, though what it sent before may still be read.
+    pub(super) fn set_broken(&mut self) {
+        self.broken = true;
+    }
+
+    /// Gives the pipe back.
+    pub(super) fn release(&mut self, scratch: &Scratch) {
+        if let Some(pipe) = self.pipe.take() {
+            scratch.return_pipe(pipe, self.piped == 0);
+        }
+    }
+
+    /// Moves what can be moved now. When it returns with the direction neither finished nor faulted, the task is woken as
+    /// soon as there is more to do.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        reader: &Stream,
+        writer: &Stream,
+        scratch: &Scratch,
+        meter: &impl Meter,
+    ) {
+        if self.is_done() {
+            return;
+        }
+        let mut turn = 0;
+        loop {
+            let before = self.delivered;
+            let step = self.poll_step(cx, reader, writer, scratch);
+            let moved = usize::try_from(self.delivered - before).unwrap_or(usize::MAX);
+            if moved > 0 {
+                meter.moved(self.direction, moved);
+                turn += moved;
+            }
+            match step {
+                Poll::Pending => return,
+                Poll::Ready(Err(fault)) => {
+                    self.progress = Progress::Faulted(fault);
+                    return;
+                }
+                Poll::Ready(Ok(())) if self.progress == Progress::Finished => return,
+                Poll::Ready(Ok(())) if turn >= TURN => {
+                    cx.waker().wake_by_ref();
+                    return;
+                }
+                Poll::Ready(Ok(())) => {}
+            }
+        }
+    }
+
+    /// Delivers what was read before; then passes the end on, or reads more.
+    fn poll_step(
+        &mut self,
+        cx: &mut Context<'_>,
+        reader: &Stream,
+        writer: &Stream,
+        scratch: &Scratch,
+    ) -> Poll<Result<(), Fault>> {
+        ready!(self.poll_kept(cx, writer))?;
+        ready!(self.poll_piped(cx, writer))?;
+        if self.progress == Progress::Ended {
+            writer.finish();
+            self.progress = Progress::Finished;
+            return Poll::Ready(Ok(()));
+        }
+        if self.leave_pipe {
+            self.leave_pipe = false;
+            self.streak = 0;
+            self.release(scratch);
+        }
+        if self.pipe.is_some() {
+            self.poll_splice(cx, reader, scratch)
+        } else {
+            self.poll_copy(cx, reader, writer, scratch)
+        }
+    }
+
+    fn poll_kept(&mut self, cx: &mut Context<'_>, writer: &Stream) -> Poll<Result<(), Fault>> {
+        while let Some(kept) = &mut self.kept {
+            let rest = kept.bytes.get(kept.taken..).unwrap_or_default();
+            let sent = ready!(writer.poll_send(cx, rest, false)).map_err(Fault::Write)?;
+            kept.taken += sent;
+            self.delivered += sent as u64;
+            if kept.taken >= kept.bytes.len() {
+                self.kept = None;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_piped(&mut self, cx: &mut Context<'_>, writer: &Stream) -> Poll<Result<(), Fault>> {
+        let Some(pipe) = &self.pipe else {
+            return Poll::Ready(Ok(()));
+        };
+        while self.piped > 0 {
+            let sent = ready!(writer.poll_write_with(cx, |socket| {
+                splice(&pipe.reader, None, socket, None, self.piped, SpliceFlags::MOVE | SpliceFlags::NONBLOCK)
+            }))
+            .map_err(Fault::Write)?;
+            self.piped = self.piped.saturating_sub(sent);
+            self.delivered += sent as u64;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads through the worker's buffer and writes at once what was read; keeps what is not taken.
+    fn poll_copy(
+        &mut self,
+        cx: &mut Context<'_>,
+        reader: &Stream,
+        writer: &Stream,
+        scratch: &Scratch,
+    ) -> Poll<Result<(), Fault>> {
+        scratch.with_buffer(|buffer| {
+            let read = ready!(reader.poll_recv(cx, buffer)).map_err(Fault::Read)?;
+            if read.bytes == 0 {
+                return Poll::Ready(self.end());
+            }
+            let full = read.bytes == buffer.len();
+            let (first, rest) = buffer.split_at_mut(read.bytes);
+            // When the end is known to follow, it is fetched now, so that it leaves in one segment with the last bytes.
+            let next = if read.end_follows && !full { reader.try_recv(rest) } else { Err(Errno::AGAIN) };
+            let length = first.len() + next.unwrap_or(0);
+            let last = next == Ok(0) && !self.broken;
+            self.forward(cx, writer, buffer.get(..length).unwrap_or_default(), last)?;
+            match next {
+                Ok(0) => return Poll::Ready(self.end()),
+                Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(errno) => return Poll::Ready(Err(Fault::Read(errno))),
+            }
+            self.streak = if full { self.streak.saturating_add(1) } else { 0 };
+            if self.streak >= FULL_READS {
+                self.streak = 0;
+                self.pipe = scratch.take_pipe();
+            }
+            Poll::Ready(Ok(()))
+        })
+    }
+
+    /// The reader's socket has nothing more.
+    fn end(&mut self) -> Result<(), Fault> {
+        if self.broken {
+            return Err(Fault::Read(Errno::CONNRESET));
+        }
+        self.progress = Progress::Ended;
+        Ok(())
+    }
+
+    fn forward(&mut self, cx: &mut Context<'_>, writer: &Stream, bytes: &[u8], last: bool) -> Result<(), Fault> {
+        if !self.nodelay && self.delivered > 0 {
+            self.nodelay = true;
+            writer.set_nodelay();
+        }
+        let sent = match writer.poll_send(cx, bytes, last) {
+            Poll::Ready(Ok(sent)) => sent,
+            Poll::Ready(Err(errno)) => return Err(Fault::Write(errno)),
+            Poll::Pending => 0,
+        };
+        self.delivered += sent as u64;
+        if let Some(rest) = bytes.get(sent..).filter(|rest| !rest.is_empty()) {
+            self.kept = Some(Box::new(Kept { bytes: rest.to_vec(), taken: 0 }));
+        }
+        Ok(())
+    }
+
+    /// Moves bytes from the reader's socket into the pipe; when there are none, or few for a while, gives the pipe back.
+    fn poll_splice(&mut self, cx: &mut Context<'_>, reader: &Stream, scratch: &Scratch) -> Poll<Result<(), Fault>> {
+        let Some(pipe) = &self.pipe else {
+            return Poll::Ready(Ok(()));
+        };
+        // A splice that brings less than asked for may have filled the pipe's slots and not emptied the socket, so
+        // only EAGAIN means empty: hence the 0.
+        let read = reader.poll_read_with(
+            cx,
+            |socket| splice(socket, None, &pipe.writer, None, Scratch::PIPE, SpliceFlags::MOVE | SpliceFlags::NONBLOCK),
+            0,
+        );
+        match read {
+            Poll::Pending => {
+                self.release(scratch);
+                Poll::Pending
+            }
+            Poll::Ready(Err(errno)) => Poll::Ready(Err(Fault::Read(errno))),
+            Poll::Ready(Ok(read)) => {
+                self.piped = read.bytes;
+                if read.bytes == 0 {
+                    return Poll::Ready(self.end());
+                }
+                self.streak = if read.bytes < SMALL { self.streak.saturating_add(1) } else { 0 };
+                self.leave_pipe = self.streak >= SMALL_SPLICES;
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Bytes both ways between two streams until both have finished or something stops them.
+//!
+//! The relay owns neither stream and decides nothing: it moves bytes, keeps half-closed connections going, watches its
+//! deadlines and returns a [`Report`]. Closing, and whether with a reset, is the caller's; [`Report::is_clean`] says which.
+
+mod deadlines;
+mod flow;
+mod scratch;
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
+
+use rustix::io::Errno;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::net::errno::is_disconnect;
+use crate::net::stream::Stream;
+
+pub use deadlines::Limits;
+use deadlines::{Deadlines, Due};
+use flow::{Fault, Flow};
+pub use scratch::Scratch;
+
+/// One of the two ends of a relayed connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Who connected to us.
+    Client,
+    /// Who we connected to.
+    Server,
+}
+
+/// Which way bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From the client to the server.
+    Up,
+    /// From the server to the client.
+    Down,
+}
+
+/// Why a relay ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Both sides sent their end and all they sent was delivered; this one was first.
+    Finished(Side),
+    /// This side sent a reset.
+    Reset(Side),
+    /// This side had sent its end and then refused what was left to deliver to it.
+    Closed(Side),
+    /// Nothing moved for the idle timeout.
+    Idle,
+    /// One side had finished, and nothing moved for the half-close timeout.
+    HalfClose,
+    /// The connection reached the age it may have.
+    MaxAge,
+    /// It was called back, and the time it was given for that is over.
+    Recalled,
+    /// The system failed a read or write on this side in a way that is neither of the above.
+    Failed(Side, Errno),
+}
+
+/// What a relay did and why it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Why it ended.
+    pub end: End,
+    /// Bytes delivered from the client to the server.
+    pub up: u64,
+    /// Bytes delivered from the server to the client.
+    pub down: u64,
+}
+
+impl Report {
+    /// Whether both sides may be closed in the ordinary way; after any other end, a side that is still there must see a
+    /// reset, or it would take a truncated stream for a whole one.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        matches!(self.end, End::Finished(_))
+    }
+}
+
+/// Told of bytes as they move, so that a connection that lasts for days is counted while it lasts.
+pub trait Meter {
+    /// These many bytes were delivered in this direction.
+    fn moved(&self, direction: Direction, bytes: usize);
+}
+
+/// Calls a relay back from outside: by a moment, it is to be over.
+#[derive(Debug, Default)]
+pub struct Recall {
+    by: Cell<Option<Instant>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Recall {
+    /// The relay is to be over by `by`, or by an earlier moment it was given before.
+    pub fn set(&self, by: Instant) {
+        self.by.set(Some(self.by.get().map_or(by, |earlier| earlier.min(by))));
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    /// The moment by which it is to be over, if it was called back.
+    #[must_use]
+    pub fn by(&self) -> Option<Instant> {
+        self.by.get()
+    }
+
+    fn register(&self, cx: &Context<'_>) {
+        let mut waker = self.waker.borrow_mut();
+        if waker.is_none() {
+            *waker = Some(cx.waker().clone());
+        }
+    }
+}
+
+/// Relays between `client` and `server` until both have finished, one of them fails, a limit is reached or `recall` is due.
+///
+/// An end of one side is passed on to the other, which may go on (half-close). No buffer is held while nothing moves.
+/// Dropping the future stops it where it is.
+pub async fn relay(
+    client: &Stream,
+    server: &Stream,
+    limits: Limits,
+    scratch: &Scratch,
+    recall: &Recall,
+    meter: &impl Meter,
+) -> Report {
+    let now = Instant::now();
+    let mut relay = Relay {
+        up: Flow::new(Direction::Up),
+        down: Flow::new(Direction::Down),
+        deadlines: Deadlines::new(limits, now),
+        first_end: None,
+        refused: None,
+    };
+    let mut timer = pin!(sleep_until(relay.deadlines.next(false, None).0));
+    let end = poll_fn(|cx| relay.poll(cx, client, server, scratch, recall, meter, timer.as_mut())).await;
+    relay.up.release(scratch);
+    relay.down.release(scratch);
+    Report { end, up: relay.up.delivered(), down: relay.down.delivered() }
+}
+
+struct Relay {
+    up: Flow,
+    down: Flow,
+    deadlines: Deadlines,
+    /// The side whose end came first.
+    first_end: Option<Side>,
+    /// The side that could not be written to, with the error and whether it had sent its own end before.
+    refused: Option<Refused>,
+}
+
+#[derive(Clone, Copy)]
+struct Refused {
+    by: Side,
+    errno: Errno,
+    after_its_end: bool,
+}
+
+impl Relay {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one call site; a struct of borrows would say the same with more words"
+    )]
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &Stream,
+        server: &Stream,
+        scratch: &Scratch,
+        recall: &Recall,
+        meter: &impl Meter,
+        timer: Pin<&mut Sleep>,
+    ) -> Poll<End> {
+        recall.register(cx);
+        let before = self.up.delivered() + self.down.delivered();
+        // The server's direction goes first: an end of the server is seen before a write that it will refuse.
+        self.down.poll(cx, server, client, scratch, meter);
+        self.note(Side::Server);
+        self.up.poll(cx, client, server, scratch, meter);
+        self.note(Side::Client);
+        if let Some(end) = self.end() {
+            return Poll::Ready(end);
+        }
+        if self.up.delivered() + self.down.delivered() != before {
+            self.deadlines.moved(Instant::now());
+        }
+        self.poll_deadlines(cx, recall, timer)
+    }
+
+    /// Takes down what the flow that reads from `side` has met.
+    fn note(&mut self, side: Side) {
+        let (flow, opposite, writer) = match side {
+            Side::Client => (&self.up, &mut self.down, Side::Server),
+            Side::Server => (&self.down, &mut self.up, Side::Client),
+        };
+        if self.first_end.is_none() && flow.has_ended() {
+            self.first_end = Some(side);
+            self.deadlines.moved(Instant::now());
+        }
+        if let (Some(Fault::Write(errno)), None) = (flow.fault(), self.refused) {
+            let after_its_end = opposite.has_ended();
+            self.refused = Some(Refused { by: writer, errno, after_its_end });
+            if !after_its_end {
+                opposite.set_broken();
+            }
+        }
+    }
+
+    /// Why it is over, if it is.
+    fn end(&self) -> Option<End> {
+        // Whoever cannot be read from is gone; what it had sent before was read and handed on first.
+        for (side, flow) in [(Side::Client, &self.up), (Side::Server, &self.down)] {
+            if let Some(Fault::Read(errno)) = flow.fault() {
+                return Some(if is_disconnect(errno) { End::Reset(side) } else { End::Failed(side, errno) });
+            }
+        }
+        if !(self.up.is_done() && self.down.is_done()) {
+            return None;
+        }
+        // Whoever refused bytes was still read from to its end, so that its last words reached the other side.
+        Some(match self.refused {
+            Some(Refused { by, errno, .. }) if !is_disconnect(errno) => End::Failed(by, errno),
+            Some(Refused { by, after_its_end: true, .. }) => End::Closed(by),
+            Some(Refused { by, after_its_end: false, .. }) => End::Reset(by),
+            None => End::Finished(self.first_end.unwrap_or(Side::Client)),
+        })
+    }
+
+    fn poll_deadlines(&self, cx: &mut Context<'_>, recall: &Recall, mut timer: Pin<&mut Sleep>) -> Poll<End> {
+        let (next, due) = self.deadlines.next(self.first_end.is_some(), recall.by());
+        // A deadline that moved further away is looked at when the timer fires; only a nearer one sets it anew.
+        if next < timer.deadline() {
+            timer.as_mut().reset(next);
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            if next <= Instant::now() {
+                return Poll::Ready(match due {
+                    Due::Idle => End::Idle,
+                    Due::HalfClose => End::HalfClose,
+                    Due::MaxAge => End::MaxAge,
+                    Due::Recall => End::Recalled,
+                });
+            }
+            timer.as_mut().reset(next);
+        }
+        Poll::Pending
+    }
+}
