@@ -8,9 +8,9 @@
 //! Embedding takes one call: see [`app::start`].
 
 // Ground: words and tools that know nothing of proxying.
+pub mod units; // durations, weights, ports, names: what a settings file is made of
 pub mod ending; // the closed list of reasons a connection ends for
-pub mod net;
-pub mod units; // durations, weights, ports, names: what a settings file is made of // addresses, socket options, connecting, streams, classes of errno
+pub mod net; // addresses, socket options, connecting, streams, classes of errno
 // pub mod metrics; // the Prometheus catalogue, counted in one shard per worker
 // pub mod logging; // the subscriber and the access log
 // pub mod task; // every spawned task is named, counted, told to stop and awaited
