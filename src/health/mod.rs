@@ -1,6 +1,13 @@
 //! Whether a server is fit to be given connections: the settings of a check, here, and what carries them out.
 
+mod checker;
+mod streak;
+mod tcp;
+
 use std::time::Duration;
+
+pub use checker::{Checker, Found};
+pub use streak::{Change, Streak};
 
 /// How the servers of a pool are checked. The enum is the registration: one file per kind that probes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,5 +48,25 @@ impl Default for Timing {
 impl Default for Check {
     fn default() -> Self {
         Self::Tcp(Timing::default())
+    }
+}
+
+impl Check {
+    /// When it probes, unless it never does.
+    #[must_use]
+    pub fn timing(&self) -> Option<&Timing> {
+        match self {
+            Self::None => None,
+            Self::Tcp(timing) => Some(timing),
+        }
+    }
+
+    /// Its word in the configuration and the API.
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Tcp(_) => "tcp",
+        }
     }
 }

@@ -1,0 +1,126 @@
+//! The loop that checks one server: probe, count, set the server's flag, say what was found.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{Change, Check, Streak, Timing, tcp};
+use crate::backend::State;
+use crate::net::address::ServerAddr;
+
+/// Checks one server for the whole process, and is the only writer of its health.
+#[derive(Debug)]
+pub struct Checker {
+    /// The server.
+    pub server: Arc<State>,
+    /// Where it listens.
+    pub address: ServerAddr,
+    /// How it is checked; with [`Check::None`] the checker ends at once.
+    pub check: Check,
+    /// The local address to probe from, if traffic has one as well.
+    pub source: Option<IpAddr>,
+    /// How long to wait before the first probe, so that those of many servers spread.
+    pub delay: Duration,
+    /// Shared by all checkers: how many probes may be in flight at once.
+    pub probes: Arc<Semaphore>,
+}
+
+/// A change of state and what led to it.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The server.
+    pub server: Arc<State>,
+    /// Whether it counts as up or as down from now on.
+    pub change: Change,
+    /// What was seen.
+    pub reason: String,
+}
+
+impl Checker {
+    /// Runs until `stop` is cancelled or nobody listens to `found` any more.
+    pub async fn run(self, found: mpsc::Sender<Found>, stop: CancellationToken) {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.check(found) => {}
+        }
+    }
+
+    async fn check(self, found: mpsc::Sender<Found>) {
+        let Some(timing) = self.check.timing().copied() else {
+            return;
+        };
+        let health = self.server.health();
+        let mut streak = Streak::new(health.up, !health.tested);
+        let mut next = Instant::now() + self.delay;
+        loop {
+            let change = tokio::select! {
+                () = tokio::time::sleep_until(next) => {
+                    let outcome = self.probe(&timing).await;
+                    let change = streak.probed(outcome.is_ok(), timing.rise, timing.fall);
+                    self.server.set_tested();
+                    change.map(|change| (change, self.words(outcome, change, &timing)))
+                }
+                (failures, last) = self.server.failures() => {
+                    let change = streak.failed_in_traffic(failures, timing.fall);
+                    change.map(|change| (change, format!("connections to it failed: {last}")))
+                }
+            };
+            next = Instant::now() + pause(&timing, &streak);
+            let Some((change, reason)) = change else {
+                continue;
+            };
+            self.server.set_health(change == Change::Up, &reason);
+            let finding = Found { server: Arc::clone(&self.server), change, reason };
+            if found.send(finding).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn probe(&self, timing: &Timing) -> Result<(), String> {
+        // The semaphore is never closed; were it, the probe would go ahead.
+        let _permit = self.probes.acquire().await;
+        let started = Instant::now();
+        let outcome = match &self.check {
+            Check::None => Ok(()),
+            Check::Tcp(_) => tcp::probe(&self.address, self.source, timing.timeout).await,
+        };
+        self.server.metrics().checked(outcome.is_ok(), started.elapsed());
+        outcome
+    }
+
+    fn words(&self, outcome: Result<(), String>, change: Change, timing: &Timing) -> String {
+        let kind = self.check.label();
+        match (outcome, change) {
+            (Err(problem), _) => format!("{kind} check failed: {problem}"),
+            (Ok(()), _) => format!("{kind} check passed {} times in a row", timing.rise),
+        }
+    }
+}
+
+/// How long until the next probe: the interval, or the fast one while the state is changing, give or take a tenth.
+fn pause(timing: &Timing, streak: &Streak) -> Duration {
+    let interval = if streak.is_changing() { timing.fast_interval.min(timing.interval) } else { timing.interval };
+    interval.mul_f64(0.9 + 0.2 * fastrand::f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probes_are_jittered_and_hurry_while_the_state_is_changing() {
+        let timing = Timing::default();
+        let mut streak = Streak::new(true, false);
+        for _ in 0..1000 {
+            let pause = pause(&timing, &streak);
+            assert!(pause >= timing.interval.mul_f64(0.899) && pause <= timing.interval.mul_f64(1.101), "{pause:?}");
+        }
+        assert_eq!(streak.probed(false, 2, 3), None);
+        assert!(pause(&timing, &streak) < timing.interval / 2);
+    }
+}
