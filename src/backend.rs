@@ -2,6 +2,10 @@
 //!
 //! [`State`] is what outlives a reload, known by the names of its pool and itself; [`Server`] is that state together with
 //! the settings one snapshot gives it. Each flag of a state has one writer.
+//!
+//! Every access to the load and the flags is sequentially consistent, and so is arc-swap: "change, then look who is
+//! watching" on one thread and "start to watch, then read" on another cannot both miss each other, and a watcher that is
+//! told of a change sees it. (On x86-64 such loads and counted adds cost what weaker ones do.)
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -29,8 +33,10 @@ pub struct State {
 
 /// Hears that the load or a flag of a server changed. Called on the path of every connection: it must not block.
 pub trait Watcher: Send + Sync + std::fmt::Debug {
-    /// The server at this place of the ranking has changed.
-    fn changed(&self, place: usize);
+    /// The server at this place of the ranking has changed; here is how it does now.
+    ///
+    /// The state is lent and not kept: a watcher that held its servers would be held by them in turn, for ever.
+    fn changed(&self, place: usize, state: &State);
 }
 
 /// A watcher and the place it knows the server by.
@@ -58,31 +64,57 @@ impl State {
     /// Connections in flight.
     #[must_use]
     pub fn active(&self) -> u32 {
-        self.active.load(Ordering::Relaxed)
+        self.active.load(Ordering::SeqCst)
     }
 
     /// Whether the checker holds it fit.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
-        self.healthy.load(Ordering::Relaxed)
+        self.healthy.load(Ordering::SeqCst)
     }
 
     /// Sets what the checker found; the checker is the only caller.
     pub fn set_healthy(&self, healthy: bool) {
-        self.healthy.store(healthy, Ordering::Relaxed);
+        self.healthy.store(healthy, Ordering::SeqCst);
         self.announce();
     }
 
-    /// Lets the ranking of a newly built pool hear of changes, in place of any earlier one.
+    /// Whether a server of this weight and limit may be given a connection now: it has weight, is healthy and has room.
+    #[must_use]
+    pub fn is_open(&self, weight: Weight, max_connections: u32) -> bool {
+        weight.get() > 0 && self.is_healthy() && self.active() < max_connections
+    }
+
+    /// Lets the ranking of a newly published pool hear of changes, in place of any earlier one; it is told at once, so
+    /// that it knows what changed since it was built.
     pub fn set_watching(&self, watching: Option<Watching>) {
         self.watching.store(watching.map(Arc::new));
         self.announce();
     }
 
+    /// Tells `watcher` nothing more, unless another has taken its place already.
+    pub fn stop_watching(&self, watcher: &Arc<dyn Watcher>) {
+        let now = self.watching.load();
+        if now.as_ref().is_some_and(|now| std::ptr::addr_eq(Arc::as_ptr(&now.watcher), Arc::as_ptr(watcher))) {
+            self.watching.compare_and_swap(&now, None);
+        }
+    }
+
     fn announce(&self) {
         if let Some(watching) = &*self.watching.load() {
-            watching.watcher.changed(watching.place);
+            watching.watcher.changed(watching.place, self);
         }
+    }
+
+    /// Counts one more connection, unless there are `most` already.
+    fn enter(&self, most: u32) -> bool {
+        if most == u32::MAX {
+            self.active.fetch_add(1, Ordering::SeqCst);
+            return true;
+        }
+        // Add and take back would be cheaper and wrong: for a moment the count would show a full server over its limit.
+        let more = |active: u32| (active < most).then(|| active + 1);
+        self.active.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_ok()
     }
 }
 
@@ -105,16 +137,13 @@ impl Server {
     /// Whether it may be given a connection now: it has weight, is healthy and has room.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.weight.get() > 0 && self.state.is_healthy() && self.state.active() < self.max_connections
+        self.state.is_open(self.weight, self.max_connections)
     }
 
     /// Counts one more connection as this server's, unless it is full by now.
     #[must_use]
     pub fn acquire(&self) -> Option<Lease> {
-        let before = self.state.active.fetch_add(1, Ordering::Relaxed);
-        if before >= self.max_connections {
-            self.state.active.fetch_sub(1, Ordering::Relaxed);
-            self.state.announce();
+        if !self.state.enter(self.max_connections) {
             return None;
         }
         self.state.announce();
@@ -138,7 +167,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.state.active.fetch_sub(1, Ordering::Relaxed);
+        self.state.active.fetch_sub(1, Ordering::SeqCst);
         self.state.announce();
     }
 }

@@ -22,7 +22,7 @@ pub mod units; // durations, weights, ports, names: what a settings file is made
 pub mod backend; // a server: identity, state, in-flight guard
 pub mod balance; // one file per balancing algorithm
 pub mod health; // active checks, streaks, the checker loop
-// pub mod pool; // servers, tiers and an algorithm: the only place that picks
+pub mod pool; // servers, tiers and an algorithm: the only place that picks
 
 // Plan: from the file to what is.
 pub mod config; // the file as written -> every problem at once -> the model
