@@ -2,13 +2,20 @@
 //!
 //! [`State`] is what outlives a reload, known by the names of its pool and itself; [`Server`] is that state together with
 //! the settings one snapshot gives it. Each flag of a state has one writer.
+//!
+//! Every access to the load and the flags is sequentially consistent, and so is arc-swap: "change, then look who is
+//! watching" on one thread and "start to watch, then read" on another cannot both miss each other, and a watcher that is
+//! told of a change sees it. (On x86-64 such loads and counted adds cost what weaker ones do.)
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use arc_swap::ArcSwapOption;
-use crossbeam_utils::CachePadded;
+use tokio::sync::Notify;
 
+use crate::ending::Reason;
+use crate::metrics::{Catalogue, ServerMetrics};
 use crate::net::address::ServerAddr;
 use crate::units::{Name, Weight};
 
@@ -19,18 +26,45 @@ pub struct State {
     pub pool: Name,
     /// Its name within the pool.
     pub name: Name,
-    /// Connections in flight, counted by every worker.
-    active: CachePadded<AtomicU32>,
+    /// What is counted of it; the gauge of connections in flight is the one that limits hang on.
+    metrics: Arc<ServerMetrics>,
     /// Whether the checker holds it fit; written by the checker alone.
     healthy: AtomicBool,
+    /// The same for people, with since when and why; written by the checker alone.
+    health: Mutex<Health>,
+    /// Failures to connect that traffic met and the checker has not heard of yet.
+    failures: AtomicU32,
+    /// Wakes the checker when there are failures.
+    failed: Notify,
     /// Who wants to know when the load or a flag changes: the ranking of the pool it is in now, if that keeps one.
     watching: ArcSwapOption<Watching>,
 }
 
+/// How a server does, and why we think so.
+#[derive(Clone, Debug)]
+pub struct Health {
+    /// Whether it counts as up.
+    pub up: bool,
+    /// Whether a probe has ever come back from it.
+    pub tested: bool,
+    /// Since when it is up or down.
+    pub since: SystemTime,
+    /// What was seen then.
+    pub reason: String,
+}
+
+impl Health {
+    fn untested() -> Self {
+        Self { up: true, tested: false, since: SystemTime::now(), reason: "not checked yet".to_owned() }
+    }
+}
+
 /// Hears that the load or a flag of a server changed. Called on the path of every connection: it must not block.
 pub trait Watcher: Send + Sync + std::fmt::Debug {
-    /// The server at this place of the ranking has changed.
-    fn changed(&self, place: usize);
+    /// The server at this place of the ranking has changed; here is how it does now.
+    ///
+    /// The state is lent and not kept: a watcher that held its servers would be held by them in turn, for ever.
+    fn changed(&self, place: usize, state: &State);
 }
 
 /// A watcher and the place it knows the server by.
@@ -43,45 +77,132 @@ pub struct Watching {
 }
 
 impl State {
-    /// A server nobody has seen yet: healthy until a probe says otherwise.
+    /// A server nobody has seen yet: healthy until a probe says otherwise. `catalogue` shows it under its names.
     #[must_use]
-    pub fn new(pool: Name, name: Name) -> Arc<Self> {
+    pub fn counted(pool: Name, name: Name, catalogue: &Catalogue) -> Arc<Self> {
+        let metrics = catalogue.server(&pool, &name);
+        metrics.set_up(true);
         Arc::new(Self {
             pool,
             name,
-            active: CachePadded::new(AtomicU32::new(0)),
+            metrics,
             healthy: AtomicBool::new(true),
+            health: Mutex::new(Health::untested()),
+            failures: AtomicU32::new(0),
+            failed: Notify::new(),
             watching: ArcSwapOption::empty(),
         })
+    }
+
+    /// The same for a server that no catalogue shows, with one shard to count in.
+    #[must_use]
+    pub fn new(pool: Name, name: Name) -> Arc<Self> {
+        Self::counted(pool, name, &Catalogue::new(1))
+    }
+
+    /// What is counted of it.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<ServerMetrics> {
+        &self.metrics
     }
 
     /// Connections in flight.
     #[must_use]
     pub fn active(&self) -> u32 {
-        self.active.load(Ordering::Relaxed)
+        self.metrics.active.get()
     }
 
     /// Whether the checker holds it fit.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
-        self.healthy.load(Ordering::Relaxed)
+        self.healthy.load(Ordering::SeqCst)
     }
 
     /// Sets what the checker found; the checker is the only caller.
     pub fn set_healthy(&self, healthy: bool) {
-        self.healthy.store(healthy, Ordering::Relaxed);
+        self.healthy.store(healthy, Ordering::SeqCst);
+        self.metrics.set_up(healthy);
         self.announce();
     }
 
-    /// Lets the ranking of a newly built pool hear of changes, in place of any earlier one.
+    /// Sets what the checker found, with what it saw; the checker is the only caller.
+    pub fn set_health(&self, up: bool, reason: &str) {
+        self.with_health(|health| {
+            health.up = up;
+            health.since = SystemTime::now();
+            reason.clone_into(&mut health.reason);
+        });
+        self.set_healthy(up);
+    }
+
+    /// A probe has come back; the checker is the only caller.
+    pub fn set_tested(&self, seen: &str) {
+        self.with_health(|health| {
+            if !health.tested {
+                health.tested = true;
+                seen.clone_into(&mut health.reason);
+            }
+        });
+    }
+
+    /// Forgets what was found, as for a server that is another machine under the same name.
+    pub fn forget_health(&self) {
+        self.with_health(|health| *health = Health::untested());
+        self.set_healthy(true);
+    }
+
+    /// How it does, and why we think so.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.with_health(|health| health.clone())
+    }
+
+    /// Traffic failed to connect to it.
+    pub fn report_failure(&self, worker: usize, reason: Reason) {
+        self.metrics.connect_failed(worker, reason);
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        self.failed.notify_one();
+    }
+
+    /// Waits until traffic has failed to connect to it and returns how often. The checker is the only caller.
+    pub async fn failures(&self) -> u32 {
+        loop {
+            match self.failures.swap(0, Ordering::Relaxed) {
+                0 => self.failed.notified().await,
+                failures => return failures,
+            }
+        }
+    }
+
+    fn with_health<T>(&self, work: impl FnOnce(&mut Health) -> T) -> T {
+        // A panic while it was held left a whole value behind: every writer assigns fields that are made before.
+        work(&mut self.health.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether a server of this weight and limit may be given a connection now: it has weight, is healthy and has room.
+    #[must_use]
+    pub fn is_open(&self, weight: Weight, max_connections: u32) -> bool {
+        weight.get() > 0 && self.is_healthy() && self.active() < max_connections
+    }
+
+    /// Lets the ranking of a newly published pool hear of changes, in place of any earlier one; it is told at once, so
+    /// that it knows what changed since it was built.
     pub fn set_watching(&self, watching: Option<Watching>) {
         self.watching.store(watching.map(Arc::new));
         self.announce();
     }
 
+    /// Tells `watcher` nothing more, unless another has taken its place already.
+    pub fn stop_watching(&self, watcher: &Arc<dyn Watcher>) {
+        let now = self.watching.load();
+        if now.as_ref().is_some_and(|now| std::ptr::addr_eq(Arc::as_ptr(&now.watcher), Arc::as_ptr(watcher))) {
+            self.watching.compare_and_swap(&now, None);
+        }
+    }
+
     fn announce(&self) {
         if let Some(watching) = &*self.watching.load() {
-            watching.watcher.changed(watching.place);
+            watching.watcher.changed(watching.place, self);
         }
     }
 }
@@ -105,16 +226,13 @@ impl Server {
     /// Whether it may be given a connection now: it has weight, is healthy and has room.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.weight.get() > 0 && self.state.is_healthy() && self.state.active() < self.max_connections
+        self.state.is_open(self.weight, self.max_connections)
     }
 
     /// Counts one more connection as this server's, unless it is full by now.
     #[must_use]
     pub fn acquire(&self) -> Option<Lease> {
-        let before = self.state.active.fetch_add(1, Ordering::Relaxed);
-        if before >= self.max_connections {
-            self.state.active.fetch_sub(1, Ordering::Relaxed);
-            self.state.announce();
+        if !self.state.metrics.active.enter(self.max_connections) {
             return None;
         }
         self.state.announce();
@@ -138,7 +256,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.state.active.fetch_sub(1, Ordering::Relaxed);
+        self.state.metrics.active.leave();
         self.state.announce();
     }
 }

@@ -22,11 +22,11 @@ pub mod relay; // bytes both ways between two streams: copy, splice, half-close,
 pub mod backend; // a server: identity, state, in-flight guard
 pub mod balance; // one file per balancing algorithm
 pub mod health; // active checks, streaks, the checker loop
-// pub mod pool; // servers, tiers and an algorithm: the only place that picks
+pub mod pool; // servers, tiers and an algorithm: the only place that picks
 
 // Plan: from the file to what is.
 pub mod config; // the file as written -> every problem at once -> the model
-// pub mod snapshot; // model -> snapshot, and what outlives a reload
+pub mod snapshot; // model -> snapshot, and what outlives a reload
 
 // Path: what a connection walks through.
 // pub mod proxy; // route, pick, connect, relay, report

@@ -1,4 +1,23 @@
 //! Which of several servers is next: one file per algorithm, and the enum that registers them.
+//!
+//! An algorithm sees the members of one tier of a pool and answers with a place among them. It never takes a lock or
+//! allocates to choose, and what it costs does not grow with the number of servers while a fair share of them is open.
+//! Counting the connection, tiers and retries are the pool's business.
+//!
+//! A new algorithm is a new file here, a variant of [`Policy`] and an arm in [`Policy::build`] and [`Policy::label`].
+
+mod alias;
+mod least_conn;
+mod p2c;
+mod random;
+mod round_robin;
+#[cfg(test)]
+mod testing;
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use crate::backend::{Server, State, Watcher};
 
 /// The balancing algorithm of a pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,4 +47,123 @@ impl Policy {
             Self::P2c => "p2c",
         }
     }
+
+    /// The algorithm, ready to choose among `members`. Their states are read but not touched: what is built may be
+    /// thrown away.
+    #[must_use]
+    pub fn build(self, members: &[Server]) -> Arc<dyn Balance> {
+        match self {
+            Self::RoundRobin => Arc::new(round_robin::RoundRobin::new(members)),
+            Self::LeastConn => Arc::new(least_conn::LeastConn::new(members)),
+            Self::Random => Arc::new(random::Random::new(members)),
+            Self::P2c => Arc::new(p2c::P2c::new(members)),
+        }
+    }
+}
+
+/// Chooses among the members it was built for.
+pub trait Balance: Debug + Send + Sync {
+    /// The place of a member that is open, or `None` when none is. `members` are those it was built for, in that order.
+    ///
+    /// The caller counts the connection ([`Server::acquire`]) before it picks again.
+    fn pick(&self, members: &[Server], open: Open<'_>) -> Option<usize>;
+
+    /// Who wants to hear of changes of the members, by their places, for as long as the pool is in use.
+    fn watcher(self: Arc<Self>) -> Option<Arc<dyn Watcher>> {
+        None
+    }
+}
+
+/// Which members a pick may answer with.
+#[derive(Clone, Copy, Debug)]
+pub struct Open<'a> {
+    tried: &'a Tried,
+}
+
+impl<'a> Open<'a> {
+    /// Those that are open and not among `tried`.
+    #[must_use]
+    pub const fn except(tried: &'a Tried) -> Self {
+        Self { tried }
+    }
+
+    /// Whether this one may be the answer.
+    #[must_use]
+    pub fn has(&self, server: &Server) -> bool {
+        server.is_open() && !self.is_tried(server)
+    }
+
+    /// Whether this one cannot be the answer because it was before.
+    #[must_use]
+    pub fn is_tried(&self, server: &Server) -> bool {
+        self.tried.has(&server.state)
+    }
+}
+
+/// The servers one connection has tried in vain, all of one pool. Inline, so that keeping them costs no allocation.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tried {
+    /// Addresses of states: compared, never followed. A pool keeps its states where they are for as long as it lives.
+    seen: [usize; Self::MOST],
+    count: usize,
+}
+
+impl Tried {
+    /// The most servers that are remembered: one more than the most `retries` a pool may have.
+    pub const MOST: usize = 16;
+
+    /// None so far.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { seen: [0; Self::MOST], count: 0 }
+    }
+
+    /// Remembers one more; past [`Tried::MOST`] it is forgotten at once.
+    pub fn add(&mut self, state: &Arc<State>) {
+        if let Some(slot) = self.seen.get_mut(self.count) {
+            *slot = Arc::as_ptr(state).addr();
+            self.count += 1;
+        }
+    }
+
+    /// How many.
+    #[must_use]
+    pub const fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Whether this one is among them.
+    #[must_use]
+    pub fn has(&self, state: &Arc<State>) -> bool {
+        self.seen.iter().take(self.count).any(|seen| *seen == Arc::as_ptr(state).addr())
+    }
+}
+
+/// How often an algorithm looks for an open member its own way before it turns to [`last_resort`]. With half of the
+/// members closed it gets there once in 2⁶⁴ picks.
+const ATTEMPTS: usize = 64;
+
+/// The last resort where hardly any member is open: looks at them all, twice, and lets `ticket` decide among those that are
+/// open. Over consecutive (or random) tickets their shares are exactly their weights, though not interleaved.
+fn last_resort(members: &[Server], open: Open<'_>, ticket: u64) -> Option<usize> {
+    let candidates = || members.iter().enumerate().filter(|(_, server)| open.has(server));
+    let total: u64 = candidates().map(|(_, server)| u64::from(server.weight.get())).sum();
+    let mut left = ticket.checked_rem(total)?;
+    let mut last = None;
+    for (place, server) in candidates() {
+        last = Some(place);
+        match left.checked_sub(server.weight.get().into()) {
+            Some(rest) => left = rest,
+            None => break,
+        }
+    }
+    last // also when one of them closed between the two looks and the ticket was never reached
+}
+
+/// The load of a server per unit of weight, in steps of 2⁻²⁰, as it would be with one more connection.
+///
+/// Two such fractions that differ at all differ by at least 1/1000², which is more than a step, so that numbers compare
+/// exactly as the fractions do. Weight 0 compares above everything.
+fn load(active: u32, weight: u16) -> u64 {
+    ((u64::from(active) + 1) << 20).checked_div(weight.into()).unwrap_or(u64::MAX)
 }

@@ -61,12 +61,12 @@ impl Checker {
                 () = tokio::time::sleep_until(next) => {
                     let outcome = self.probe(&timing).await;
                     let change = streak.probed(outcome.is_ok(), timing.rise, timing.fall);
-                    self.server.set_tested();
+                    self.server.set_tested(if outcome.is_ok() { "passed its first check" } else { "failed its first check" });
                     change.map(|change| (change, self.words(outcome, change, &timing)))
                 }
-                (failures, last) = self.server.failures() => {
+                failures = self.server.failures() => {
                     let change = streak.failed_in_traffic(failures, timing.fall);
-                    change.map(|change| (change, format!("connections to it failed: {last}")))
+                    change.map(|change| (change, "traffic failed to connect to it".to_owned()))
                 }
             };
             next = Instant::now() + pause(&timing, &streak);

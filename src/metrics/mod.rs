@@ -19,6 +19,8 @@ use crate::units::Name;
 use shard::{CONNECT_BOUNDS, CONNECTION_BOUNDS, Histogram, Tally};
 
 /// A number that is exact at every moment and shared by all threads.
+///
+/// Sequentially consistent, since rankings of servers are kept by it. On x86-64 that costs nothing more.
 #[derive(Debug, Default)]
 pub struct Gauge(CachePadded<AtomicU32>);
 
@@ -26,17 +28,24 @@ impl Gauge {
     /// The number.
     #[must_use]
     pub fn get(&self) -> u32 {
-        self.0.load(Ordering::Relaxed)
+        self.0.load(Ordering::SeqCst)
     }
 
-    /// Adds one and returns what it was before.
-    pub fn increment(&self) -> u32 {
-        self.0.fetch_add(1, Ordering::Relaxed)
+    /// Adds one, unless there are `most` already; says whether it did. `u32::MAX` sets no limit.
+    #[must_use]
+    pub fn enter(&self, most: u32) -> bool {
+        if most == u32::MAX {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            return true;
+        }
+        // Add and take back would be cheaper and wrong: for a moment the number would show more than there may be.
+        let more = |number: u32| (number < most).then(|| number + 1);
+        self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_ok()
     }
 
-    /// Takes one away.
-    pub fn decrement(&self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+    /// Takes away one that has entered.
+    pub fn leave(&self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -217,6 +226,8 @@ pub struct WorkerMetrics {
 /// Everything that is counted.
 #[derive(Debug)]
 pub struct Catalogue {
+    /// Connections that are open, through all listeners.
+    pub active: Gauge,
     workers: Box<[WorkerMetrics]>,
     listeners: Mutex<HashMap<Name, Weak<ListenerMetrics>>>,
     servers: Mutex<HashMap<(Name, Name), Weak<ServerMetrics>>>,
@@ -237,6 +248,7 @@ impl Catalogue {
     #[must_use]
     pub fn new(workers: usize) -> Arc<Self> {
         Arc::new(Self {
+            active: Gauge::default(),
             workers: (0..workers).map(|_| WorkerMetrics::default()).collect(),
             listeners: Mutex::default(),
             servers: Mutex::default(),

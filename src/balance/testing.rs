@@ -1,0 +1,40 @@
+//! Members to test algorithms with.
+
+use std::path::Path;
+
+use super::{Balance, Open, Tried};
+use crate::backend::{Lease, Server, State};
+use crate::net::address::ServerAddr;
+use crate::units::{Name, Weight};
+
+/// One server per weight, named by its place.
+pub(crate) fn weighted(weights: &[u16]) -> Vec<Server> {
+    let server = |(place, weight): (usize, &u16)| Server {
+        state: State::new(Name::new("pool"), Name::new(&place.to_string())),
+        address: ServerAddr::parse("127.0.0.1:1", Path::new("/")).unwrap(),
+        weight: Weight::new(*weight).unwrap(),
+        backup: false,
+        max_connections: u32::MAX,
+    };
+    weights.iter().enumerate().map(server).collect()
+}
+
+/// So many servers of weight 1.
+pub(crate) fn equal(count: usize) -> Vec<Server> {
+    weighted(&vec![1; count])
+}
+
+/// Picks and releases at once, so many times, and says how often each was picked.
+pub(crate) fn counts(balance: &dyn Balance, members: &[Server], picks: usize) -> Vec<usize> {
+    let mut counts = vec![0; members.len()];
+    for _ in 0..picks {
+        counts[balance.pick(members, Open::except(&Tried::new())).unwrap()] += 1;
+    }
+    counts
+}
+
+/// Picks and keeps.
+pub(crate) fn take(balance: &dyn Balance, members: &[Server]) -> Option<(usize, Lease)> {
+    let place = balance.pick(members, Open::except(&Tried::new()))?;
+    Some((place, members[place].acquire()?))
+}

@@ -1,0 +1,418 @@
+//! A pool: servers that do the same work, and the one place that chooses among them.
+//!
+//! [`Pool::pick`] asks the algorithm of the primary servers first and that of the `backup` ones only when no primary is open,
+//! and counts the connection. How often to try again and for how long is written here and done by the caller, who keeps
+//! what was [`Tried`]. Names are kept and connections made elsewhere.
+//!
+//! A pool belongs to one snapshot. Building it touches nothing that lives on; [`Pool::take_over`] makes the servers, which
+//! outlive snapshots, report to it, and dropping it ends that.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::backend::{Lease, Server, Watching};
+use crate::balance::{Balance, Open, Policy};
+use crate::net::address::Endpoint;
+use crate::units::Name;
+
+pub use crate::balance::Tried;
+
+/// How often a pick is repeated because the server it chose was filled up by another worker in between.
+const RACES: usize = 64;
+
+/// How a pool chooses and how its servers are connected to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// How a server is chosen.
+    pub balance: Policy,
+    /// How many further servers are tried when connecting to the first fails.
+    pub retries: u8,
+    /// How long a server may take to accept a connection.
+    pub connect_timeout: Duration,
+    /// Local addresses to connect from, used in turn; empty leaves the choice to the kernel.
+    pub sources: Vec<IpAddr>,
+}
+
+/// Servers, and how one of them is chosen.
+#[derive(Debug)]
+pub struct Pool {
+    name: Name,
+    policy: Policy,
+    retries: u8,
+    connect_timeout: Duration,
+    primary: Tier,
+    backup: Tier,
+    sources_v4: Sources,
+    sources_v6: Sources,
+}
+
+/// What a pick comes to: a server, and the connection counted as its own.
+#[derive(Debug)]
+pub struct Picked<'a> {
+    /// The server.
+    pub server: &'a Server,
+    /// Holds its place among the server's connections.
+    pub lease: Lease,
+}
+
+impl Pool {
+    /// A pool of these servers, each of which is in no other pool of the same snapshot.
+    #[must_use]
+    pub fn new(name: Name, settings: Settings, servers: Vec<Server>) -> Self {
+        let Settings { balance, retries, connect_timeout, sources } = settings;
+        let (backup, primary) = servers.into_iter().partition(|server| server.backup);
+        let (v4, v6) = sources.into_iter().partition(IpAddr::is_ipv4);
+        Self {
+            name,
+            policy: balance,
+            retries,
+            connect_timeout,
+            primary: Tier::new(balance, primary),
+            backup: Tier::new(balance, backup),
+            sources_v4: Sources::new(v4),
+            sources_v6: Sources::new(v6),
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub const fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// How it chooses.
+    #[must_use]
+    pub const fn policy(&self) -> Policy {
+        self.policy
+    }
+
+    /// How many further servers may be tried when connecting to the first fails.
+    #[must_use]
+    pub const fn retries(&self) -> u8 {
+        self.retries
+    }
+
+    /// How long a server may take to accept a connection.
+    #[must_use]
+    pub const fn connect_timeout(&self) -> Duration {
+        self.connect_timeout
+    }
+
+    /// Its servers, the primary ones first.
+    pub fn servers(&self) -> impl Iterator<Item = &Server> {
+        self.tiers().into_iter().flat_map(|tier| &tier.members)
+    }
+
+    /// How many of its servers may be given a connection now.
+    #[must_use]
+    pub fn open_servers(&self) -> usize {
+        self.servers().filter(|server| server.is_open()).count()
+    }
+
+    /// Chooses a server that is open and was not tried, and counts a connection as its own; `None` when there is none.
+    #[must_use]
+    pub fn pick(&self, tried: &Tried) -> Option<Picked<'_>> {
+        self.tiers().into_iter().find_map(|tier| tier.pick(tried))
+    }
+
+    /// The local address to connect to this server from, the next of those of its family; `None` leaves it to the kernel.
+    #[must_use]
+    pub fn next_source(&self, server: &Server) -> Option<IpAddr> {
+        match &server.address.0 {
+            Endpoint::Tcp(address) if address.is_ipv4() => self.sources_v4.next(),
+            Endpoint::Tcp(_) => self.sources_v6.next(),
+            Endpoint::Unix(_) => None,
+        }
+    }
+
+    /// Makes its servers report their load to it from now on, in place of an earlier pool. The publisher calls it once the
+    /// snapshot is published; a pool that never takes over still picks well, but from a ranking that lags behind.
+    pub fn take_over(&self) {
+        self.tiers().into_iter().for_each(Tier::take_over);
+    }
+
+    const fn tiers(&self) -> [&Tier; 2] {
+        [&self.primary, &self.backup]
+    }
+}
+
+impl Drop for Pool {
+    /// Servers may live on in a newer pool, which they report to by then, or through their last connections, which must
+    /// not keep the ranking alive.
+    fn drop(&mut self) {
+        self.tiers().into_iter().for_each(Tier::step_down);
+    }
+}
+
+/// Servers of one rank, and what chooses among them.
+#[derive(Debug)]
+struct Tier {
+    members: Box<[Server]>,
+    balance: Arc<dyn Balance>,
+}
+
+impl Tier {
+    fn new(policy: Policy, members: Vec<Server>) -> Self {
+        Self { balance: policy.build(&members), members: members.into_boxed_slice() }
+    }
+
+    fn pick(&self, tried: &Tried) -> Option<Picked<'_>> {
+        for _ in 0..RACES {
+            let server = self.members.get(self.balance.pick(&self.members, Open::except(tried))?)?;
+            // One that was filled up in between counts as closed from here on, so that the next round finds another.
+            if let Some(lease) = server.acquire() {
+                return Some(Picked { server, lease });
+            }
+        }
+        None
+    }
+
+    fn take_over(&self) {
+        let watcher = Arc::clone(&self.balance).watcher();
+        for (place, server) in self.members.iter().enumerate() {
+            let watching = watcher.clone().map(|watcher| Watching { watcher, place });
+            server.state.set_watching(watching);
+        }
+    }
+
+    fn step_down(&self) {
+        if let Some(watcher) = Arc::clone(&self.balance).watcher() {
+            self.members.iter().for_each(|server| server.state.stop_watching(&watcher));
+        }
+    }
+}
+
+/// Local addresses of one family, used in turn.
+#[derive(Debug)]
+struct Sources {
+    addresses: Vec<IpAddr>,
+    turn: AtomicUsize,
+}
+
+impl Sources {
+    const fn new(addresses: Vec<IpAddr>) -> Self {
+        Self { addresses, turn: AtomicUsize::new(0) }
+    }
+
+    fn next(&self) -> Option<IpAddr> {
+        match *self.addresses {
+            [] => None,
+            [only] => Some(only),
+            ref several => several.get(self.turn.fetch_add(1, Ordering::Relaxed) % several.len()).copied(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::State;
+    use crate::net::address::ServerAddr;
+    use crate::units::Weight;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+    use std::path::Path;
+    use std::thread;
+
+    fn server(name: &str) -> Server {
+        Server {
+            state: State::new(Name::new("pool"), Name::new(name)),
+            address: ServerAddr::parse("127.0.0.1:1", Path::new("/")).unwrap(),
+            weight: Weight::ONE,
+            backup: false,
+            max_connections: u32::MAX,
+        }
+    }
+
+    fn pool(balance: Policy, servers: &[Server]) -> Pool {
+        let settings = Settings { balance, retries: 2, connect_timeout: Duration::from_secs(5), sources: Vec::new() };
+        let pool = Pool::new(Name::new("pool"), settings, servers.to_vec());
+        pool.take_over();
+        pool
+    }
+
+    fn name<'a>(picked: &'a Picked<'_>) -> &'a str {
+        picked.server.state.name.as_str()
+    }
+
+    #[test]
+    fn backup_servers_are_used_only_while_no_primary_is_open() {
+        for policy in Policy::ALL {
+            let servers = [server("a"), server("b"), Server { backup: true, ..server("spare") }];
+            let pool = pool(*policy, &servers);
+            let picks =
+                || (0..20).map(|_| name(&pool.pick(&Tried::new()).unwrap()).to_owned()).collect::<BTreeSet<_>>();
+            assert!(!picks().contains("spare"));
+            servers[0].state.set_healthy(false);
+            assert_eq!(picks(), BTreeSet::from(["b".to_owned()]));
+            servers[1].state.set_healthy(false);
+            assert_eq!(picks(), BTreeSet::from(["spare".to_owned()]));
+            servers[2].state.set_healthy(false);
+            assert!(pool.pick(&Tried::new()).is_none());
+            servers[0].state.set_healthy(true);
+            assert_eq!(picks(), BTreeSet::from(["a".to_owned()]));
+            assert_eq!(pool.open_servers(), 1);
+        }
+    }
+
+    #[test]
+    fn a_retry_goes_to_a_server_that_was_not_tried_until_all_were() {
+        for policy in Policy::ALL {
+            let servers = [server("a"), server("b"), server("c"), Server { backup: true, ..server("spare") }];
+            let pool = pool(*policy, &servers);
+            let mut tried = Tried::new();
+            let mut order = Vec::new();
+            while let Some(picked) = pool.pick(&tried) {
+                order.push(name(&picked).to_owned());
+                tried.add(&picked.server.state);
+            }
+            assert_eq!(order.pop().as_deref(), Some("spare"), "{policy:?}");
+            order.sort_unstable();
+            assert_eq!(order, ["a", "b", "c"], "{policy:?}");
+        }
+    }
+
+    #[test]
+    fn no_server_ever_has_more_connections_than_its_limit() {
+        for policy in Policy::ALL {
+            let servers: Vec<_> = (0..5).map(|n| Server { max_connections: 3, ..server(&n.to_string()) }).collect();
+            let pool = pool(*policy, &servers);
+            thread::scope(|scope| {
+                let worker = || {
+                    let mut held = Vec::new();
+                    for round in 0..2_000 {
+                        held.extend(pool.pick(&Tried::new()));
+                        assert!(servers.iter().all(|server| server.state.active() <= 3), "{policy:?}");
+                        if round % 7 == 0 {
+                            held.clear();
+                        }
+                    }
+                };
+                (0..4).for_each(|_| drop(scope.spawn(worker)));
+            });
+            assert!(servers.iter().all(|server| server.state.active() == 0), "{policy:?}");
+        }
+    }
+
+    #[test]
+    fn the_last_place_of_a_pool_is_given_away_once() {
+        let servers = [Server { max_connections: 1, ..server("a") }];
+        let pool = pool(Policy::default(), &servers);
+        let held = pool.pick(&Tried::new());
+        assert!(held.is_some());
+        assert!(pool.pick(&Tried::new()).is_none());
+        drop(held);
+        assert!(pool.pick(&Tried::new()).is_some());
+    }
+
+    #[test]
+    fn a_newer_pool_hears_of_connections_the_older_one_began() {
+        let servers = [server("a"), server("b")];
+        let old = pool(Policy::LeastConn, &servers);
+        let first = old.pick(&Tried::new()).unwrap();
+        let new = pool(Policy::LeastConn, &servers);
+        let second = new.pick(&Tried::new()).unwrap();
+        assert_ne!(name(&first), name(&second));
+        let freed = name(&first).to_owned();
+        drop(first);
+        drop(old);
+        for _ in 0..3 {
+            assert_eq!(name(&new.pick(&Tried::new()).unwrap()), freed);
+        }
+    }
+
+    #[test]
+    fn a_dropped_pool_leaves_nothing_behind_though_connections_go_on() {
+        let servers = [server("a"), server("b")];
+        let pool = pool(Policy::LeastConn, &servers);
+        let ranking = Arc::downgrade(&pool.primary.balance);
+        let lease = pool.pick(&Tried::new()).unwrap().lease;
+        assert!(ranking.upgrade().is_some());
+        drop(pool);
+        assert!(ranking.upgrade().is_none());
+        drop(lease);
+    }
+
+    #[test]
+    fn a_pool_that_keeps_no_ranking_silences_the_one_before_it() {
+        let servers = [server("a"), server("b")];
+        let ranked = pool(Policy::LeastConn, &servers);
+        let ranking = Arc::downgrade(&ranked.primary.balance);
+        let plain = pool(Policy::RoundRobin, &servers);
+        assert_eq!(ranking.strong_count(), 1);
+        drop((ranked, plain));
+    }
+
+    #[test]
+    fn local_addresses_of_the_family_of_the_server_are_used_in_turn() {
+        let ips = ["10.0.0.1", "fd00::1", "10.0.0.2"].map(|ip| ip.parse::<IpAddr>().unwrap());
+        let sources = ips.to_vec();
+        let settings = Settings { balance: Policy::default(), retries: 0, connect_timeout: Duration::ZERO, sources };
+        let at = |text: &str| Server { address: ServerAddr::parse(text, Path::new("/")).unwrap(), ..server(text) };
+        let pool = Pool::new(Name::new("pool"), settings, Vec::new());
+        let v4: Vec<_> = (0..3).map(|_| pool.next_source(&at("127.0.0.1:1"))).collect();
+        assert_eq!(v4, [Some(ips[0]), Some(ips[2]), Some(ips[0])]);
+        assert_eq!(pool.next_source(&at("[::1]:1")), Some(ips[1]));
+        assert_eq!(pool.next_source(&at("unix:/run/a.sock")), None);
+    }
+
+    /// One event in the life of a pool.
+    #[derive(Clone, Debug)]
+    enum Event {
+        Health(prop::sample::Index, bool),
+        Pick(Vec<prop::sample::Index>),
+        Release(prop::sample::Index),
+        Reload(prop::sample::Index),
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        prop_oneof![
+            2 => (any::<prop::sample::Index>(), any::<bool>()).prop_map(|(at, up)| Event::Health(at, up)),
+            4 => prop::collection::vec(any::<prop::sample::Index>(), 0..4).prop_map(Event::Pick),
+            2 => any::<prop::sample::Index>().prop_map(Event::Release),
+            1 => any::<prop::sample::Index>().prop_map(Event::Reload),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn every_pick_is_open_and_untried_and_there_is_one_if_there_can_be(
+            servers in prop::collection::vec((0u16..4, any::<bool>(), 1u32..4), 1..12),
+            events in prop::collection::vec(event(), 1..120),
+        ) {
+            let servers: Vec<_> = servers.into_iter().enumerate().map(|(place, (weight, backup, max_connections))| {
+                let weight = Weight::new(weight).unwrap();
+                Server { weight, backup, max_connections, ..server(&place.to_string()) }
+            }).collect();
+            let mut current = pool(Policy::default(), &servers);
+            let mut leases = Vec::new();
+            for event in events {
+                match event {
+                    Event::Health(at, up) => at.get(&servers).state.set_healthy(up),
+                    Event::Release(at) if !leases.is_empty() => drop(leases.swap_remove(at.index(leases.len()))),
+                    Event::Release(_) => {}
+                    Event::Reload(at) => current = pool(*at.get(Policy::ALL), &servers),
+                    Event::Pick(before) => {
+                        let mut tried = Tried::new();
+                        before.iter().for_each(|at| tried.add(&at.get(&servers).state));
+                        let open = |server: &&Server| server.is_open() && !tried.has(&server.state);
+                        let candidates: Vec<_> = servers.iter().filter(open).map(|s| s.state.name.clone()).collect();
+                        let primary = servers.iter().filter(open).any(|server| !server.backup);
+                        match current.pick(&tried) {
+                            None => prop_assert!(candidates.is_empty()),
+                            Some(Picked { server, lease }) => {
+                                prop_assert!(candidates.contains(&server.state.name));
+                                prop_assert_eq!(server.backup, !primary);
+                                leases.push(lease);
+                            }
+                        }
+                    }
+                }
+            }
+            drop(leases);
+            prop_assert!(servers.iter().all(|server| server.state.active() == 0));
+        }
+    }
+}
