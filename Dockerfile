@@ -18,7 +18,8 @@ RUN mkdir -p src benches \
         | while read -r bench; do echo 'fn main() {}' > "benches/$bench.rs"; done \
     && cargo build --release --locked --bin portreeve
 
-# Then ours. Cargo goes by the time of a file, and a checkout may be older than the layer above; config is here for what the program embeds.
+# Then ours, with the files the program may embed. Cargo goes by the time of a file, and a checkout may be older than the
+# layer above.
 COPY src src
 COPY config config
 RUN touch src/lib.rs src/main.rs && cargo build --release --locked --bin portreeve

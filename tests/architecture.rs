@@ -1,7 +1,7 @@
-//! The floor plan, held: `src/lib.rs` declares the modules ground first, and a file names only modules declared above its own.
+//! The floor plan, held: `src/lib.rs` declares the modules ground first, and a file names only those above its own.
 //!
-//! The checks read tokens, not lines: comments and literals are gone before anything is looked for, so prose and doc links
-//! may name what they like. The reader itself is tried on made-up sources at the end of this file.
+//! The checks read tokens, not lines: comments and literals are gone before anything is looked for, so prose and doc
+//! links may name what they like. The reader itself is tried on made-up sources at the end of this file.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -219,7 +219,7 @@ fn names_of_modules(tokens: &[Token], depth: usize) -> Vec<Named> {
     found
 }
 
-/// Follows a path, or each path of a group, from `depth` modules below the root, and keeps the first name below the root.
+/// Follows a path, or each path of a group, from `depth` modules below the root, and keeps the first name below that.
 fn heads(tokens: &[Token], mut i: usize, mut depth: usize, found: &mut Vec<Named>) {
     while let Some(token) = tokens.get(i) {
         let goes_on = tokens.get(i + 1).is_some_and(|next| next.is("::"));
@@ -397,7 +397,11 @@ fn a_module_is_seen_in_a_plain_import_in_an_expression_and_in_a_macro() {
 
 #[test]
 fn every_module_of_a_group_is_seen_and_nothing_below_it() {
-    let source = "use crate::{\n    net::{address::{BindAddr, ServerAddr}, dial},\n    pool, // why\n    {units::{self, Name}, app},\n};";
+    let source = "use crate::{
+        net::{address::{BindAddr, ServerAddr}, dial},
+        pool, // why
+        {units::{self, Name}, app},
+    };";
     assert_eq!(named(source, 1), ["net", "pool", "units", "app"]);
     assert_eq!(named("use {std::fmt, crate::{proxy::tcp}, crate::pool::Lease};", 1), ["proxy", "pool"]);
 }
@@ -461,7 +465,13 @@ fn code_beside_comments_and_literals_is_still_read() {
 
 #[test]
 fn the_map_is_read_in_its_order_and_without_what_is_commented_out() {
-    let map = "//! pub mod no;\npub mod units; // durations\n// pub mod task; // later\n#[cfg(test)]\nmod scripted;\npub mod net;\nmod inline { fn f() {} }";
+    let map = "//! pub mod no;
+        pub mod units; // durations
+        // pub mod task; // later
+        #[cfg(test)]
+        mod scripted;
+        pub mod net;
+        mod inline { fn f() {} }";
     assert_eq!(declared_modules(map), ["units", "scripted", "net"]);
     assert!(has_one_comment("pub mod units; // durations"));
     for line in ["pub mod units;", "pub mod units; //", "pub mod units; // durations // addresses"] {
