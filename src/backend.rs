@@ -14,7 +14,6 @@ use std::time::SystemTime;
 use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
-use crate::ending::Reason;
 use crate::metrics::{Catalogue, ServerMetrics};
 use crate::net::address::ServerAddr;
 use crate::units::{Name, Weight};
@@ -157,9 +156,8 @@ impl State {
         self.with_health(|health| health.clone())
     }
 
-    /// Traffic failed to connect to it.
-    pub fn report_failure(&self, worker: usize, reason: Reason) {
-        self.metrics.connect_failed(worker, reason);
+    /// Traffic failed to connect to it, for a reason that is its own: the checker is to hear of it.
+    pub fn report_failure(&self) {
         self.failures.fetch_add(1, Ordering::Relaxed);
         self.failed.notify_one();
     }

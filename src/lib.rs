@@ -8,12 +8,12 @@
 //! Embedding takes one call: see [`app::start`].
 
 // Ground: words and tools that know nothing of proxying.
+pub mod units; // durations, weights, ports, names: what a settings file is made of
 pub mod ending; // the closed list of reasons a connection ends for
+pub mod net; // addresses, socket options, connecting, streams, classes of errno
+pub mod metrics; // the Prometheus catalogue, counted in one shard per worker
 pub mod logging; // the subscriber and the access log
-pub mod metrics;
-pub mod net;
-pub mod task;
-pub mod units; // durations, weights, ports, names: what a settings file is made of // addresses, socket options, connecting, streams, classes of errno // the Prometheus catalogue, counted in one shard per worker // every spawned task is named, counted, told to stop and awaited
+pub mod task; // every spawned task is named, counted, told to stop and awaited
 
 // Parts: each does one thing and reports; none of them logs or counts.
 pub mod relay; // bytes both ways between two streams: copy, splice, half-close, deadlines
@@ -29,9 +29,9 @@ pub mod config; // the file as written -> every problem at once -> the model
 pub mod snapshot; // model -> snapshot, and what outlives a reload
 
 // Path: what a connection walks through.
-// pub mod proxy; // route, pick, connect, relay, report
-// pub mod worker; // one data thread: its sockets, its connections, its commands
-// pub mod listener; // bind, accept, and the life of one connection
+pub mod proxy; // pick, connect, try again, relay, report
+pub mod listener; // accept, the gate, hand-over to the idlest worker
+pub mod worker; // one data thread: its sockets, its connections, its orders
 
 // House: what runs it all.
 // pub mod admin; // the admin listener: metrics, health, read-only API

@@ -25,7 +25,6 @@ impl Tasks {
     }
 
     /// Starts a task on the runtime of the caller. It is told to stop through [`Tasks::stopping`].
-    #[expect(clippy::disallowed_methods, reason = "this is the place all spawning goes through")]
     pub fn spawn(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
         let witness = Witness { name, catalogue: Arc::clone(&self.catalogue) };
         self.tracker.spawn(async move {
@@ -35,7 +34,6 @@ impl Tasks {
     }
 
     /// Starts a task on the worker of the caller, which must run a `LocalSet`.
-    #[expect(clippy::disallowed_methods, reason = "this is the place all spawning goes through")]
     pub fn spawn_local(&self, name: &'static str, work: impl Future<Output = ()> + 'static) {
         let witness = Witness { name, catalogue: Arc::clone(&self.catalogue) };
         self.tracker.spawn_local(async move {

@@ -68,6 +68,12 @@ struct ListenerShard {
 }
 
 impl ListenerMetrics {
+    /// The listener's name.
+    #[must_use]
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
     /// A connection was accepted.
     pub fn accepted(&self, worker: usize) {
         if let Some(shard) = self.shards.get(worker) {

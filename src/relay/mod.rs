@@ -110,6 +110,16 @@ impl Recall {
         self.by.get()
     }
 
+    /// Waits until it was called back and the moment has come: for what is not a relay yet.
+    pub async fn due(&self) {
+        let by = poll_fn(|cx| {
+            self.register(cx);
+            self.by.get().map_or(Poll::Pending, Poll::Ready)
+        })
+        .await;
+        sleep_until(by).await;
+    }
+
     fn register(&self, cx: &Context<'_>) {
         let mut waker = self.waker.borrow_mut();
         if waker.is_none() {

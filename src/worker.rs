@@ -1,0 +1,229 @@
+//! A data thread: one runtime, the listening sockets the kernel spreads connections over, and the connections themselves.
+//!
+//! The control thread gives it orders over a bounded channel; nothing else reaches it but connections handed over by
+//! other workers.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread::JoinHandle;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::LocalSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::ending::Reason;
+use crate::listener::{Mouth, Peers};
+use crate::logging::AccessWriter;
+use crate::metrics::{Catalogue, ListenerMetrics};
+use crate::net::listen::Acceptor;
+use crate::proxy::{Admitted, Desk, LiveConnections, Target};
+use crate::relay::Scratch;
+use crate::snapshot::Published;
+use crate::task::Tasks;
+use crate::units::Name;
+
+/// How many handed-over connections may wait for a worker.
+const DOOR: usize = 256;
+/// How many orders may wait for a worker.
+const ORDERS: usize = 64;
+
+/// Names a listening socket of a worker for as long as it is open.
+pub type SocketId = u64;
+
+/// What the control thread tells a worker. Each order is answered when it is carried out.
+#[derive(Debug)]
+pub enum Order {
+    /// Accept from this socket on behalf of this listener.
+    Listen {
+        /// What to call the socket.
+        id: SocketId,
+        /// The socket.
+        socket: OwnedFd,
+        /// The listener's name.
+        name: Name,
+        /// What is counted of the listener.
+        metrics: Arc<ListenerMetrics>,
+        /// Answered with how that went.
+        done: oneshot::Sender<io::Result<()>>,
+    },
+    /// Accept from a socket on behalf of this listener from now on.
+    Adopt {
+        /// The socket.
+        id: SocketId,
+        /// The listener's name.
+        name: Name,
+        /// What is counted of the listener.
+        metrics: Arc<ListenerMetrics>,
+        /// How many connections may wait.
+        backlog: u32,
+        /// Answered when it is done.
+        done: oneshot::Sender<()>,
+    },
+    /// Close these sockets, once what has arrived at them is taken in.
+    Silence {
+        /// The sockets.
+        ids: Vec<SocketId>,
+        /// Answered when it is done.
+        done: oneshot::Sender<()>,
+    },
+    /// Call connections back.
+    CallBack {
+        /// Which.
+        target: Target,
+        /// By when they are to be over.
+        by: Instant,
+        /// What for.
+        reason: Reason,
+        /// Answered with how many there are.
+        done: oneshot::Sender<usize>,
+    },
+    /// End once no connection is left; all were called back before.
+    Finish,
+}
+
+/// A running worker.
+#[derive(Debug)]
+pub struct Worker {
+    /// Where its orders go.
+    pub orders: mpsc::Sender<Order>,
+    thread: JoinHandle<()>,
+}
+
+/// What all workers are started with.
+#[derive(Clone, Debug)]
+pub struct Equipment {
+    /// The snapshot in effect.
+    pub published: Arc<Published>,
+    /// Everything that is counted.
+    pub catalogue: Arc<Catalogue>,
+    /// The access log.
+    pub access: AccessWriter,
+    /// How many pipes each may have for splicing.
+    pub pipes: usize,
+}
+
+impl Worker {
+    /// Starts as many workers as the catalogue has shards for.
+    ///
+    /// # Errors
+    /// When the system gives no thread or no event queue.
+    pub fn start_all(equipment: &Equipment) -> io::Result<Vec<Self>> {
+        let count = equipment.catalogue.workers().len();
+        let (doors, entrances): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::channel(DOOR)).unzip();
+        let exhausted = Arc::new(AtomicBool::new(false));
+        entrances
+            .into_iter()
+            .enumerate()
+            .map(|(number, entrance)| {
+                let peers = Peers { doors: doors.clone(), exhausted: Arc::clone(&exhausted) };
+                Self::start(number, equipment.clone(), peers, entrance)
+            })
+            .collect()
+    }
+
+    fn start(
+        number: usize,
+        equipment: Equipment,
+        peers: Peers,
+        entrance: mpsc::Receiver<Admitted>,
+    ) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (orders, inbox) = mpsc::channel(ORDERS);
+        let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+            let Equipment { published, catalogue, access, pipes } = equipment;
+            let desk = Rc::new(Desk {
+                worker: number,
+                published,
+                tasks: Tasks::new(Arc::clone(&catalogue)),
+                catalogue,
+                access,
+                scratch: Scratch::new(pipes),
+                live: LiveConnections::default(),
+            });
+            LocalSet::new().block_on(&runtime, run(desk, Rc::new(peers), inbox, entrance));
+        })?;
+        Ok(Self { orders, thread })
+    }
+
+    /// Waits for the thread to end, after [`Order::Finish`] or when all senders of orders are gone.
+    pub fn join(self) {
+        drop(self.orders);
+        if self.thread.join().is_err() {
+            tracing::error!("a worker ended by a panic");
+        }
+    }
+}
+
+/// The sockets a worker accepts from, each with what stops its loop.
+type Mouths = HashMap<SocketId, (Rc<Mouth>, CancellationToken)>;
+
+async fn run(
+    desk: Rc<Desk>,
+    peers: Rc<Peers>,
+    mut inbox: mpsc::Receiver<Order>,
+    mut entrance: mpsc::Receiver<Admitted>,
+) {
+    let mut mouths = Mouths::new();
+    loop {
+        tokio::select! {
+            biased;
+            order = inbox.recv() => match order {
+                Some(Order::Finish) | None => break,
+                Some(order) => obey(order, &desk, &peers, &mut mouths),
+            },
+            // The worker holds a sender itself, through its peers, so this never yields `None`.
+            Some(admitted) = entrance.recv() => desk.spawn(admitted),
+        }
+    }
+    mouths.into_values().for_each(|(_, stop)| stop.cancel());
+    desk.tasks.stop();
+    // What was handed over before the others finished is still served, and is called back with the rest.
+    loop {
+        tokio::select! {
+            Some(admitted) = entrance.recv() => desk.spawn(admitted),
+            Some(order) = inbox.recv() => obey(order, &desk, &peers, &mut Mouths::new()),
+            () = desk.tasks.ended() => break,
+        }
+    }
+}
+
+/// Carries an order out. That nobody waits for the answer any more is the asker's business.
+fn obey(order: Order, desk: &Rc<Desk>, peers: &Rc<Peers>, mouths: &mut Mouths) {
+    match order {
+        Order::Listen { id, socket, name, metrics, done } => {
+            let opened = Acceptor::new(socket).map(|acceptor| {
+                let mouth = Mouth::new(acceptor, name, metrics);
+                let stop = CancellationToken::new();
+                let accepting =
+                    stop.clone().run_until_cancelled_owned(Rc::clone(&mouth).accept(Rc::clone(desk), Rc::clone(peers)));
+                desk.tasks.spawn_local("accept", async move { accepting.await.unwrap_or_default() });
+                mouths.insert(id, (mouth, stop));
+            });
+            let _asker_left = done.send(opened);
+        }
+        Order::Adopt { id, name, metrics, backlog, done } => {
+            if let Some((mouth, _)) = mouths.get(&id) {
+                mouth.adopt(name, metrics, backlog);
+            }
+            let _asker_left = done.send(());
+        }
+        Order::Silence { ids, done } => {
+            for id in ids {
+                if let Some((mouth, stop)) = mouths.remove(&id) {
+                    mouth.accept_rest(desk, peers);
+                    stop.cancel();
+                }
+            }
+            let _asker_left = done.send(());
+        }
+        Order::CallBack { target, by, reason, done } => {
+            let _asker_left = done.send(desk.live.call_back(&target, by, reason));
+        }
+        Order::Finish => {}
+    }
+}
