@@ -11,20 +11,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use arc_swap::ArcSwapOption;
-use crossbeam_utils::CachePadded;
 
 use crate::net::address::ServerAddr;
 use crate::units::{Name, Weight};
 
 /// What a server is and has, for as long as its names stay in the configuration.
+///
+/// It fills one cache line, so that workers busy with different servers do not disturb each other, and a pick among ten
+/// thousand servers waits for memory once and not for each field.
 #[derive(Debug)]
+#[repr(align(64))]
 pub struct State {
     /// The pool it belongs to.
     pub pool: Name,
     /// Its name within the pool.
     pub name: Name,
     /// Connections in flight, counted by every worker.
-    active: CachePadded<AtomicU32>,
+    active: AtomicU32,
     /// Whether the checker holds it fit; written by the checker alone.
     healthy: AtomicBool,
     /// Who wants to know when the load or a flag changes: the ranking of the pool it is in now, if that keeps one.
@@ -55,7 +58,7 @@ impl State {
         Arc::new(Self {
             pool,
             name,
-            active: CachePadded::new(AtomicU32::new(0)),
+            active: AtomicU32::new(0),
             healthy: AtomicBool::new(true),
             watching: ArcSwapOption::empty(),
         })
