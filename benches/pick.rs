@@ -56,12 +56,18 @@ fn main() {
             }
         }
     }
+    println!("reload of 10000 servers of many weights, in ms:  build  take over  drop");
+    for policy in Policy::ALL {
+        let [build, take_over, drop] = measure_reload(*policy);
+        println!("         {:37} {build:8.2} {take_over:8.2} {drop:8.2}", policy.label());
+    }
 }
 
 /// Nanoseconds a round.
 fn measure(policy: Policy, servers: usize, situation: &Situation, threads: usize, batches: usize) -> f64 {
     const ROUNDS: u32 = 5_000;
-    let pool = pool(policy, servers);
+    let pool = pool(policy, servers, |_| Some(Weight::ONE));
+    pool.take_over();
     if situation.every_other_down {
         pool.servers().step_by(2).for_each(|server| server.state.set_healthy(false));
     }
@@ -88,19 +94,40 @@ fn measure(policy: Policy, servers: usize, situation: &Situation, threads: usize
     times.get(times.len() / 2).map_or(f64::NAN, |median| median.as_nanos() as f64 / f64::from(ROUNDS))
 }
 
-/// A pool of equal servers that has taken over.
-fn pool(balance: Policy, count: usize) -> Pool {
+/// Milliseconds to build a pool of 10 000 servers of many weights, to take over with it, and to drop it once another has.
+fn measure_reload(policy: Policy) -> [f64; 3] {
+    let weight = |place: usize| Weight::new(u16::try_from(place * 7919 % 1000 + 1).ok()?);
+    let time = |act: &mut dyn FnMut()| {
+        let start = Instant::now();
+        act();
+        start.elapsed().as_secs_f64() * 1000.0
+    };
+    let mut built = None;
+    let old = pool(policy, 10_000, weight);
+    old.take_over();
+    let servers: Vec<_> = old.servers().cloned().collect();
+    let build = time(&mut || built = Some(pool_of(policy, servers.clone())));
+    let take_over = time(&mut || built.iter().for_each(Pool::take_over));
+    let mut old = Some(old);
+    let drop = time(&mut || old = None);
+    [build, take_over, drop]
+}
+
+/// A pool of servers nobody has seen yet.
+fn pool(balance: Policy, count: usize, weight: impl Fn(usize) -> Option<Weight>) -> Pool {
     let server = |place: usize| {
         Some(Server {
             state: State::new(Name::new("pool"), Name::new(&place.to_string())),
             address: ServerAddr::parse("127.0.0.1:1", Path::new("/")).ok()?,
-            weight: Weight::ONE,
+            weight: weight(place)?,
             backup: false,
             max_connections: u32::MAX,
         })
     };
+    pool_of(balance, (0..count).filter_map(server).collect())
+}
+
+fn pool_of(balance: Policy, servers: Vec<Server>) -> Pool {
     let settings = Settings { balance, retries: 2, connect_timeout: Duration::from_secs(5), sources: Vec::new() };
-    let pool = Pool::new(Name::new("pool"), settings, (0..count).filter_map(server).collect());
-    pool.take_over();
-    pool
+    Pool::new(Name::new("pool"), settings, servers)
 }

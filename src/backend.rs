@@ -146,11 +146,10 @@ impl Server {
     /// Counts one more connection as this server's, unless it is full by now.
     #[must_use]
     pub fn acquire(&self) -> Option<Lease> {
-        if !self.state.enter(self.max_connections) {
-            return None;
-        }
+        let entered = self.state.enter(self.max_connections);
+        // In vain as well: a ranking that answered with a full server has something to put right.
         self.state.announce();
-        Some(Lease { state: Arc::clone(&self.state) })
+        entered.then(|| Lease { state: Arc::clone(&self.state) })
     }
 }
 
