@@ -8,35 +8,47 @@
 //! told of a change sees it. (On x86-64 such loads and counted adds cost what weaker ones do.)
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
-use crate::metrics::{Catalogue, ServerMetrics};
+use crate::metrics::{Catalogue, ServerMetrics, Vitals};
 use crate::net::address::ServerAddr;
 use crate::units::{Name, Weight};
 
 /// What a server is and has, for as long as its names stay in the configuration.
+///
+/// What a pick reads fills one cache line, so that workers busy with different servers do not disturb each other, and a
+/// pick among ten thousand servers waits for memory once and not for each field.
 #[derive(Debug)]
+#[repr(align(64))]
 pub struct State {
     /// The pool it belongs to.
     pub pool: Name,
     /// Its name within the pool.
     pub name: Name,
-    /// What is counted of it; the gauge of connections in flight is the one that limits hang on.
-    metrics: Arc<ServerMetrics>,
+    /// Connections in flight, counted by every worker.
+    active: AtomicU32,
     /// Whether the checker holds it fit; written by the checker alone.
     healthy: AtomicBool,
-    /// The same for people, with since when and why; written by the checker alone.
+    /// Who wants to know when the load or a flag changes: the ranking of the pool it is in now, if that keeps one.
+    watching: ArcSwapOption<Watching>,
+    /// What is counted of it.
+    metrics: Arc<ServerMetrics>,
+    /// What no pick reads.
+    rest: Box<Rest>,
+}
+
+#[derive(Debug)]
+struct Rest {
+    /// The health flag for people, with since when and why; written by the checker alone.
     health: Mutex<Health>,
     /// Failures to connect that traffic met and the checker has not heard of yet.
     failures: AtomicU32,
     /// Wakes the checker when there are failures.
     failed: Notify,
-    /// Who wants to know when the load or a flag changes: the ranking of the pool it is in now, if that keeps one.
-    watching: ArcSwapOption<Watching>,
 }
 
 /// How a server does, and why we think so.
@@ -80,17 +92,19 @@ impl State {
     #[must_use]
     pub fn counted(pool: Name, name: Name, catalogue: &Catalogue) -> Arc<Self> {
         let metrics = catalogue.server(&pool, &name);
-        metrics.set_up(true);
-        Arc::new(Self {
+        let rest = Rest { health: Mutex::new(Health::untested()), failures: AtomicU32::new(0), failed: Notify::new() };
+        let state = Arc::new(Self {
             pool,
             name,
-            metrics,
+            active: AtomicU32::new(0),
             healthy: AtomicBool::new(true),
-            health: Mutex::new(Health::untested()),
-            failures: AtomicU32::new(0),
-            failed: Notify::new(),
             watching: ArcSwapOption::empty(),
-        })
+            metrics,
+            rest: Box::new(rest),
+        });
+        let weak: Weak<Self> = Arc::downgrade(&state);
+        state.metrics.set_vitals(weak);
+        state
     }
 
     /// The same for a server that no catalogue shows, with one shard to count in.
@@ -108,7 +122,7 @@ impl State {
     /// Connections in flight.
     #[must_use]
     pub fn active(&self) -> u32 {
-        self.metrics.active.get()
+        self.active.load(Ordering::SeqCst)
     }
 
     /// Whether the checker holds it fit.
@@ -120,7 +134,6 @@ impl State {
     /// Sets what the checker found; the checker is the only caller.
     pub fn set_healthy(&self, healthy: bool) {
         self.healthy.store(healthy, Ordering::SeqCst);
-        self.metrics.set_up(healthy);
         self.announce();
     }
 
@@ -158,15 +171,15 @@ impl State {
 
     /// Traffic failed to connect to it, for a reason that is its own: the checker is to hear of it.
     pub fn report_failure(&self) {
-        self.failures.fetch_add(1, Ordering::Relaxed);
-        self.failed.notify_one();
+        self.rest.failures.fetch_add(1, Ordering::Relaxed);
+        self.rest.failed.notify_one();
     }
 
     /// Waits until traffic has failed to connect to it and returns how often. The checker is the only caller.
     pub async fn failures(&self) -> u32 {
         loop {
-            match self.failures.swap(0, Ordering::Relaxed) {
-                0 => self.failed.notified().await,
+            match self.rest.failures.swap(0, Ordering::Relaxed) {
+                0 => self.rest.failed.notified().await,
                 failures => return failures,
             }
         }
@@ -174,7 +187,7 @@ impl State {
 
     fn with_health<T>(&self, work: impl FnOnce(&mut Health) -> T) -> T {
         // A panic while it was held left a whole value behind: every writer assigns fields that are made before.
-        work(&mut self.health.lock().unwrap_or_else(PoisonError::into_inner))
+        work(&mut self.rest.health.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Whether a server of this weight and limit may be given a connection now: it has weight, is healthy and has room.
@@ -203,6 +216,27 @@ impl State {
             watching.watcher.changed(watching.place, self);
         }
     }
+
+    /// Counts one more connection, unless there are `most` already.
+    fn enter(&self, most: u32) -> bool {
+        if most == u32::MAX {
+            self.active.fetch_add(1, Ordering::SeqCst);
+            return true;
+        }
+        // Add and take back would be cheaper and wrong: for a moment the count would show a full server over its limit.
+        let more = |active: u32| (active < most).then(|| active + 1);
+        self.active.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_ok()
+    }
+}
+
+impl Vitals for State {
+    fn active(&self) -> u32 {
+        self.active()
+    }
+
+    fn is_up(&self) -> bool {
+        self.is_healthy()
+    }
 }
 
 /// A server with the settings one snapshot gives it.
@@ -230,11 +264,10 @@ impl Server {
     /// Counts one more connection as this server's, unless it is full by now.
     #[must_use]
     pub fn acquire(&self) -> Option<Lease> {
-        if !self.state.metrics.active.enter(self.max_connections) {
-            return None;
-        }
+        let entered = self.state.enter(self.max_connections);
+        // In vain as well: a ranking that answered with a full server has something to put right.
         self.state.announce();
-        Some(Lease { state: Arc::clone(&self.state) })
+        entered.then(|| Lease { state: Arc::clone(&self.state) })
     }
 }
 
@@ -254,7 +287,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.state.metrics.active.leave();
+        self.state.active.fetch_sub(1, Ordering::SeqCst);
         self.state.announce();
     }
 }

@@ -176,7 +176,7 @@ impl LeastConn {
 impl Balance for LeastConn {
     fn pick(&self, members: &[Server], open: Open<'_>) -> Option<usize> {
         let place = self.ranked(members, open).or_else(|| self.scan(members, open))? as usize;
-        // No replay: counting the connection, which the caller does next, changes the rank again.
+        // No replay: the caller counts the connection next, and the server tells of that even if it turns out full.
         self.leaves.get(place)?.picked.store(self.clock.fetch_add(1, Ordering::Relaxed), Ordering::SeqCst);
         Some(place)
     }

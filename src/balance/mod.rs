@@ -65,7 +65,7 @@ impl Policy {
 pub trait Balance: Debug + Send + Sync {
     /// The place of a member that is open, or `None` when none is. `members` are those it was built for, in that order.
     ///
-    /// The caller counts the connection ([`Server::acquire`]) before it picks again.
+    /// The caller counts the connection next ([`Server::acquire`]), which tells the watcher, if there is one.
     fn pick(&self, members: &[Server], open: Open<'_>) -> Option<usize>;
 
     /// Who wants to hear of changes of the members, by their places, for as long as the pool is in use.

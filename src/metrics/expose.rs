@@ -161,13 +161,17 @@ fn add_servers(all: &[std::sync::Arc<ServerMetrics>], families: &mut Vec<MetricF
         "portreeve_server_up",
         "Whether the server counts as up.",
         MetricType::GAUGE,
-        each(&|server, labels| vec![gauge(&labels, f64::from(u8::from(server.up.load(Ordering::Relaxed))))]),
+        each(&|server, labels| {
+            server.vitals().map(|(_, up)| gauge(&labels, f64::from(u8::from(up)))).into_iter().collect()
+        }),
     ));
     families.push(family(
         "portreeve_server_connections_active",
         "Connections in flight to the server.",
         MetricType::GAUGE,
-        each(&|server, labels| vec![gauge(&labels, f64::from(server.active.get()))]),
+        each(&|server, labels| {
+            server.vitals().map(|(active, _)| gauge(&labels, f64::from(active))).into_iter().collect()
+        }),
     ));
     families.push(family(
         "portreeve_server_connections_total",

@@ -8,7 +8,7 @@ mod expose;
 mod shard;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use shard::{CONNECT_BOUNDS, CONNECTION_BOUNDS, Histogram, Tally};
 
 /// A number that is exact at every moment and shared by all threads.
 ///
-/// Sequentially consistent, since rankings of servers are kept by it. On x86-64 that costs nothing more.
+/// A limit that hangs on it is never exceeded, not even for a moment.
 #[derive(Debug, Default)]
 pub struct Gauge(CachePadded<AtomicU32>);
 
@@ -28,24 +28,24 @@ impl Gauge {
     /// The number.
     #[must_use]
     pub fn get(&self) -> u32 {
-        self.0.load(Ordering::SeqCst)
+        self.0.load(Ordering::Relaxed)
     }
 
     /// Adds one, unless there are `most` already; says whether it did. `u32::MAX` sets no limit.
     #[must_use]
     pub fn enter(&self, most: u32) -> bool {
         if most == u32::MAX {
-            self.0.fetch_add(1, Ordering::SeqCst);
+            self.0.fetch_add(1, Ordering::Relaxed);
             return true;
         }
         // Add and take back would be cheaper and wrong: for a moment the number would show more than there may be.
         let more = |number: u32| (number < most).then(|| number + 1);
-        self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_ok()
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
     /// Takes away one that has entered.
     pub fn leave(&self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -126,14 +126,20 @@ impl ListenerMetrics {
     }
 }
 
+/// What a server knows of itself at every moment, and is asked when the catalogue is read.
+pub trait Vitals: Send + Sync + std::fmt::Debug {
+    /// Connections in flight.
+    fn active(&self) -> u32;
+    /// Whether it counts as up.
+    fn is_up(&self) -> bool;
+}
+
 /// What is counted of one server.
 #[derive(Debug)]
 pub struct ServerMetrics {
     pool: Name,
     name: Name,
-    /// Connections in flight.
-    pub active: Gauge,
-    up: AtomicBool,
+    vitals: Mutex<Option<Weak<dyn Vitals>>>,
     shards: Box<[CachePadded<ServerShard>]>,
     checks: Mutex<Checks>,
 }
@@ -196,9 +202,15 @@ impl ServerMetrics {
         checks.seconds.observe(&CONNECT_BOUNDS, after);
     }
 
-    /// Shows whether the server counts as up.
-    pub fn set_up(&self, up: bool) {
-        self.up.store(up, Ordering::Relaxed);
+    /// Whom to ask for what is not counted.
+    pub fn set_vitals(&self, vitals: Weak<dyn Vitals>) {
+        *lock(&self.vitals) = Some(vitals);
+    }
+
+    /// Connections in flight, and whether it is up; `None` when the server is gone and only its last connections are not.
+    fn vitals(&self) -> Option<(u32, bool)> {
+        let vitals = lock(&self.vitals).as_ref()?.upgrade()?;
+        Some((vitals.active(), vitals.is_up()))
     }
 
     /// How many connections were made to it.
@@ -294,8 +306,7 @@ impl Catalogue {
         find_or_make(&self.servers, &(pool.clone(), name.clone()), || ServerMetrics {
             pool: pool.clone(),
             name: name.clone(),
-            active: Gauge::default(),
-            up: AtomicBool::new(true),
+            vitals: Mutex::new(None),
             shards: self.shards(|| ServerShard {
                 connections: Tally::default(),
                 bytes_in: Tally::default(),

@@ -185,6 +185,7 @@ mod tests {
     fn a_dual_stack_socket_takes_both_families_and_names_ipv4_clients_as_such() {
         let dual = listen(&BindAddr::Dual(0), 16, 1).unwrap();
         let port = bound(&dual).port();
+        #[expect(clippy::disallowed_methods, reason = "a client of the test's own")]
         let client = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let accepted = runtime.block_on(async {
