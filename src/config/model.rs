@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use super::limits::Descriptors;
 use crate::balance::Policy;
 use crate::health::Check;
 pub use crate::logging::{AccessLog, LogFormat, LogLevel};
@@ -16,6 +17,8 @@ pub struct Model {
     pub workers: usize,
     /// How many connections the process serves at once.
     pub max_connections: u32,
+    /// What this process may open, and what of it is not for connections.
+    pub descriptors: Descriptors,
     /// How long connections may go on once their listener, their server or the process is to end.
     pub drain_timeout: Duration,
     /// Whether a change of the file is a reload.

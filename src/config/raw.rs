@@ -1,0 +1,287 @@
+//! What the file says, section by section, with the place where it says it. Every value is of the right type and within
+//! its own range; whether they go together, `resolve` decides.
+
+use std::time::Duration;
+
+use super::keys::Section;
+use super::model::{LogFormat, LogLevel, Model, OnDown};
+use super::read::{At, Either, Field, Fields, Named, Read};
+use crate::balance::Policy;
+use crate::units::Weight;
+
+/// The most data threads.
+pub(super) const MOST_WORKERS: i64 = 256;
+/// The most connections anything can be configured to have; what the machine allows is far less.
+const MOST_CONNECTIONS: i64 = 1_000_000_000;
+/// The most probes in a row a change of health can be made to take.
+const MOST_PROBES: i64 = 100;
+
+#[derive(Debug)]
+pub(super) struct RawFile<'t> {
+    pub(super) workers: Option<At<usize>>,
+    pub(super) max_connections: Option<At<u32>>,
+    pub(super) drain_timeout: Option<At<Duration>>,
+    pub(super) watch: Option<At<bool>>,
+    pub(super) admin: Option<RawAdmin<'t>>,
+    pub(super) log: Option<RawLog<'t>>,
+    pub(super) listeners: Vec<Named<'t, RawListener<'t>>>,
+    pub(super) pools: Vec<Named<'t, RawPool<'t>>>,
+}
+
+impl<'t> Read<'t> for RawFile<'t> {
+    const SECTION: Section = Section::Top;
+
+    fn read(fields: &mut Fields<'t, '_>) -> Self {
+        Self {
+            workers: fields.optional("workers").whole_number(1..=MOST_WORKERS),
+            max_connections: fields.optional("max_connections").whole_number(1..=MOST_CONNECTIONS),
+            drain_timeout: fields.optional("drain_timeout").duration(),
+            watch: fields.optional("watch").boolean(),
+            admin: fields.optional("admin").table(),
+            log: fields.optional("log").table(),
+            listeners: fields.optional("listeners").named(),
+            pools: fields.optional("pools").named(),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct RawAdmin<'t> {
+    pub(super) http: Option<At<&'t str>>,
+}
+
+impl<'t> Read<'t> for RawAdmin<'t> {
+    const SECTION: Section = Section::Admin;
+
+    fn read(fields: &mut Fields<'t, '_>) -> Self {
+        Self { http: fields.optional("http").text() }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct RawLog<'t> {
+    pub(super) level: Option<At<LogLevel>>,
+    pub(super) format: Option<At<LogFormat>>,
+    pub(super) access: Option<At<&'t str>>,
+}
+
+impl<'t> Read<'t> for RawLog<'t> {
+    const SECTION: Section = Section::Log;
+
+    fn read(fields: &mut Fields<'t, '_>) -> Self {
+        Self {
+            level: fields.optional("level").word(&[
+                ("error", LogLevel::Error),
+                ("warn", LogLevel::Warn),
+                ("info", LogLevel::Info),
+                ("debug", LogLevel::Debug),
+                ("trace", LogLevel::Trace),
+            ]),
+            format: fields.optional("format").word(&[("json", LogFormat::Json), ("text", LogFormat::Text)]),
+            access: fields.optional("access").text(),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct RawListener<'t> {
+    pub(super) bind: Option<At<Vec<Option<At<String>>>>>,
+    pub(super) protocol: Option<At<&'t str>>,
+    pub(super) pool: Option<At<&'t str>>,
+    pub(super) max_connections: Option<At<u32>>,
+    pub(super) backlog: Option<At<u32>>,
+    pub(super) timeouts: Option<RawListenerTimeouts>,
+}
+
+impl<'t> Read<'t> for RawListener<'t> {
+    const SECTION: Section = Section::Listener;
+
+    fn read(fields: &mut Fields<'t, '_>) -> Self {
+        Self {
+            bind: fields.required("bind").one_or_many(|entry| entry.text_or_number()),
+            protocol: fields.optional("protocol").text(),
+            pool: fields.required("pool").text(),
+            max_connections: fields.optional("max_connections").whole_number(1..=MOST_CONNECTIONS),
+            backlog: fields.optional("backlog").whole_number(1..=i64::from(u16::MAX)),
+            timeouts: fields.optional("timeouts").table(),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct RawListenerTimeouts {
+    pub(super) idle: Option<At<Duration>>,
+    pub(super) half_close: Option<At<Duration>>,
+    pub(super) max_age: Option<At<Duration>>,
+}
+
+impl<'t> Read<'t> for RawListenerTimeouts {
+    const SECTION: Section = Section::ListenerTimeouts;
+
+    fn read(fields: &mut Fields<'t, '_>) -> Self {
+        Self {
+            idle: fields.optional("idle").deadline(),
+            half_close: fields.optional("half_close").deadline(),
+            max_age: fields.optional("max_age").duration(),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct RawPool<'t> {
+    pub(super) balance: Option<At<Policy>>,
+    pub(super) servers: Option<At<Vec<Option<RawServer<'t>>>>>,
+    pub(super) check: Option<RawCheck>,
+    pub(super) timeouts: Option<RawPoolTimeouts>,
+    pub(super) source: Option<At<Vec<Option<At<&'t str>>>>>,
+    pub(super) retries: Option<At<u8>>,
+    pub(super) on_down: Option<At<OnDown>>,
+}
+
+impl<'t> Read<'t> for RawPool<'t> {
+    const SECTION: Section = Section::Pool;
+
+    fn read(fields: &mut Fields<'t, '_>) -> Self {
+        Self {
+            balance: RawBalance::either(fields.optional("balance")),
+            servers: fields.required("servers").list(RawServer::either),
+            check: RawCheck::either(fields.optional("check")),
+            timeouts: fields.optional("timeouts").table(),
+            source: fields.optional("source").list(|entry| entry.text()),
+            retries: fields.optional("retries").whole_number(0..=i64::from(Model::MOST_RETRIES)),
+            on_down: fields.optional("on_down").word(&[
+                ("keep", OnDown::Keep),
+                ("drain", OnDown::Drain),
+                ("reset", OnDown::Reset),
+            ]),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct RawBalance {
+    algorithm: Option<At<Policy>>,
+}
+
+impl RawBalance {
+    /// `balance` is the word for an algorithm, or a table with room for its settings.
+    fn either(field: Field<'_, '_>) -> Option<At<Policy>> {
+        match field.table_or::<Self, _>(policy)? {
+            Either::Table(Self { algorithm }) => algorithm,
+            Either::Short(policy) => Some(policy),
+        }
+    }
+}
+
+impl<'t> Read<'t> for RawBalance {
+    const SECTION: Section = Section::Balance;
+
+    fn read(fields: &mut Fields<'t, '_>) -> Self {
+        Self { algorithm: policy(fields.required("algorithm")) }
+    }
+}
+
+fn policy(field: Field<'_, '_>) -> Option<At<Policy>> {
+    let words: Vec<_> = Policy::ALL.iter().map(|policy| (policy.label(), *policy)).collect();
+    field.word(&words)
+}
+
+#[derive(Debug)]
+pub(super) struct RawServer<'t> {
+    pub(super) name: Option<At<&'t str>>,
+    pub(super) address: Option<At<&'t str>>,
+    pub(super) weight: Option<At<u16>>,
+    pub(super) backup: Option<At<bool>>,
+    pub(super) max_connections: Option<At<u32>>,
+}
+
+impl<'t> RawServer<'t> {
+    /// A server is its address, or a table.
+    fn either(field: Field<'t, '_>) -> Option<Self> {
+        match field.table_or(Field::text)? {
+            Either::Table(server) => Some(server),
+            Either::Short(address) => {
+                Some(Self { name: None, address: Some(address), weight: None, backup: None, max_connections: None })
+            }
+        }
+    }
+}
+
+impl<'t> Read<'t> for RawServer<'t> {
+    const SECTION: Section = Section::Server;
+
+    fn read(fields: &mut Fields<'t, '_>) -> Self {
+        Self {
+            name: fields.optional("name").text(),
+            address: fields.required("address").text(),
+            weight: fields.optional("weight").whole_number(0..=i64::from(Weight::HEAVIEST)),
+            backup: fields.optional("backup").boolean(),
+            max_connections: fields.optional("max_connections").whole_number(0..=MOST_CONNECTIONS),
+        }
+    }
+}
+
+/// What a check does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CheckKind {
+    None,
+    Tcp,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct RawCheck {
+    pub(super) kind: Option<At<CheckKind>>,
+    pub(super) interval: Option<At<Duration>>,
+    pub(super) fast_interval: Option<At<Duration>>,
+    pub(super) timeout: Option<At<Duration>>,
+    pub(super) rise: Option<At<u32>>,
+    pub(super) fall: Option<At<u32>>,
+    /// Whether a value was refused: nothing is to be concluded from the others then.
+    pub(super) refused: bool,
+}
+
+impl RawCheck {
+    /// `check` is the word for a kind of check, or a table.
+    fn either(field: Field<'_, '_>) -> Option<Self> {
+        match field.table_or(check_kind)? {
+            Either::Table(check) => Some(check),
+            Either::Short(kind) => Some(Self { kind: Some(kind), ..Self::default() }),
+        }
+    }
+}
+
+impl<'t> Read<'t> for RawCheck {
+    const SECTION: Section = Section::Check;
+
+    fn read(fields: &mut Fields<'t, '_>) -> Self {
+        let before = fields.problems();
+        let mut check = Self {
+            kind: check_kind(fields.optional("type")),
+            interval: fields.optional("interval").deadline(),
+            fast_interval: fields.optional("fast_interval").deadline(),
+            timeout: fields.optional("timeout").deadline(),
+            rise: fields.optional("rise").whole_number(1..=MOST_PROBES),
+            fall: fields.optional("fall").whole_number(1..=MOST_PROBES),
+            refused: false,
+        };
+        check.refused = fields.problems() > before;
+        check
+    }
+}
+
+fn check_kind(field: Field<'_, '_>) -> Option<At<CheckKind>> {
+    field.word(&[("tcp", CheckKind::Tcp), ("none", CheckKind::None)])
+}
+
+#[derive(Debug)]
+pub(super) struct RawPoolTimeouts {
+    pub(super) connect: Option<At<Duration>>,
+}
+
+impl<'t> Read<'t> for RawPoolTimeouts {
+    const SECTION: Section = Section::PoolTimeouts;
+
+    fn read(fields: &mut Fields<'t, '_>) -> Self {
+        Self { connect: fields.optional("connect").deadline() }
+    }
+}

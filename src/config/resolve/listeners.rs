@@ -1,0 +1,133 @@
+//! Listeners: where they listen, and that the pools they send connections to exist.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::overlaps::{Claim, Claims};
+use crate::config::model::{Listener, ListenerTimeouts, Model};
+use crate::config::problem::{Findings, quoted};
+use crate::config::raw::{RawListener, RawListenerTimeouts, RawPool};
+use crate::config::read::{At, Named};
+use crate::net::address::BindAddr;
+use crate::units::{Name, format_duration};
+
+/// Checks that every listener's pool is there, every pool is some listener's, and there are listeners at all.
+pub(super) fn check_references(
+    listeners: &[Named<'_, RawListener<'_>>],
+    pools: &[Named<'_, RawPool<'_>>],
+    findings: &mut Findings,
+) {
+    if !findings.complete() {
+        return;
+    }
+    if listeners.is_empty() {
+        findings
+            .error(None, "there is no listener, so nothing would be served")
+            .expected("a table such as [listeners.web] with `bind` and `pool`");
+        return;
+    }
+    let defined: HashSet<&str> = pools.iter().map(|pool| pool.name.value).collect();
+    let wanted = || listeners.iter().map(|listener| listener.body.as_ref()?.pool.as_ref());
+    for At { value: name, span } in wanted().flatten().filter(|pool| !defined.contains(pool.value)) {
+        findings
+            .error(span.clone(), &format!("there is no pool {}", quoted(name)))
+            .expected(&format!("the name of a pool, each of which is a table such as [pools.{name}]"))
+            .did_you_mean(name, pools.iter().map(|pool| pool.name.value));
+    }
+    // A listener whose pool could not be read may be the one that uses it.
+    if wanted().any(|pool| pool.is_none()) {
+        return;
+    }
+    let used: HashSet<&str> = wanted().flatten().map(|pool| pool.value).collect();
+    for pool in pools.iter().filter(|pool| !used.contains(pool.name.value)) {
+        let message = format!("no listener uses the pool {}", quoted(pool.name.value));
+        findings.warning(pool.name.span.clone(), &message);
+    }
+}
+
+/// The listener, unless what cannot be done without is missing.
+pub(super) fn resolve(
+    raw: Named<'_, RawListener<'_>>,
+    base: &Path,
+    claims: &mut Claims,
+    findings: &mut Findings,
+) -> Option<Listener> {
+    let Named { name, body } = raw;
+    let RawListener { bind, protocol, pool, max_connections, backlog, timeouts } = body?;
+    let owner: Arc<str> = Arc::from(format!("listener {}", quoted(name.value)));
+    let bind = bind.map(|bind| addresses(bind, base, &owner, claims, findings));
+    if let Some(protocol) = protocol {
+        check_protocol(&protocol, findings);
+    }
+    let timeouts = timeouts.map_or_else(ListenerTimeouts::default, |raw| resolve_timeouts(raw, findings));
+    let name = super::name(&name, "a name for a listener", findings);
+    Some(Listener {
+        name: name?,
+        bind: bind?,
+        pool: Name::new(pool?.value),
+        // The process's own limit is applied to every listener once it is known.
+        max_connections: max_connections.map_or(u32::MAX, |At { value, .. }| value),
+        backlog: backlog.map_or(Model::BACKLOG, |At { value, .. }| value),
+        timeouts,
+    })
+}
+
+fn addresses(
+    bind: At<Vec<Option<At<String>>>>,
+    base: &Path,
+    owner: &Arc<str>,
+    claims: &mut Claims,
+    findings: &mut Findings,
+) -> Vec<BindAddr> {
+    if bind.value.is_empty() {
+        findings.error(bind.span, "`bind` cannot be empty").expected("at least one address to listen on");
+    }
+    let mut all = Vec::new();
+    for At { value: text, span } in bind.value.into_iter().flatten() {
+        match BindAddr::parse(&text, base) {
+            Err(why) => {
+                findings.refused(span, &text, "an address to listen on", &why);
+            }
+            Ok(addresses) => {
+                // Of a range that overlaps, one address says it all.
+                let overlap = addresses.iter().find_map(|address| {
+                    let claim = Claim { owner: Arc::clone(owner), address: address.clone() };
+                    claims.add(claim).err().map(|earlier| (address, earlier))
+                });
+                if let Some((address, Claim { owner, address: taken })) = overlap {
+                    findings.error(span, &format!("{address} is taken: {owner} listens on {taken}"));
+                }
+                all.extend(addresses);
+            }
+        }
+    }
+    all
+}
+
+fn check_protocol(protocol: &At<&str>, findings: &mut Findings) {
+    let message = match protocol.value {
+        "tcp" => return,
+        "http" => "HTTP is not available in this version".to_owned(),
+        other => format!("`protocol` cannot be {}", quoted(other)),
+    };
+    findings.error(protocol.span.clone(), &message).expected("`tcp`");
+}
+
+fn resolve_timeouts(raw: RawListenerTimeouts, findings: &mut Findings) -> ListenerTimeouts {
+    let RawListenerTimeouts { idle, half_close, max_age } = raw;
+    let default = ListenerTimeouts::default();
+    let idle = idle.map_or(default.idle, |At { value, .. }| value);
+    // Only what somebody wrote is worth a warning, not a default that is longer than a short `idle`.
+    if let Some(At { value, span }) = half_close.as_ref().filter(|half_close| half_close.value > idle) {
+        let [value, idle] = [*value, idle].map(format_duration);
+        let message = format!("`half_close` ({value}) is longer than `idle` ({idle}), which ends the connection first");
+        findings.warning(span.clone(), &message);
+    }
+    ListenerTimeouts {
+        idle,
+        half_close: half_close.map_or(default.half_close, |At { value, .. }| value),
+        max_age: max_age.map_or(default.max_age, |At { value, .. }: At<Duration>| value),
+    }
+}
