@@ -139,8 +139,8 @@ impl Tried {
     }
 }
 
-/// How often an algorithm looks for an open member its own way before it turns to [`last_resort`]. With half of the
-/// members closed it gets there once in 2⁶⁴ picks.
+/// How often an algorithm looks for an open member its own way before it turns to [`last_resort`]. Drawing at random with
+/// half of the members closed, it gets there once in 2⁶⁴ picks.
 const ATTEMPTS: usize = 64;
 
 /// The last resort where hardly any member is open: looks at them all, twice, and lets `ticket` decide among those that are
@@ -166,4 +166,44 @@ fn last_resort(members: &[Server], open: Open<'_>, ticket: u64) -> Option<usize>
 /// exactly as the fractions do. Weight 0 compares above everything.
 fn load(active: u32, weight: u16) -> u64 {
     ((u64::from(active) + 1) << 20).checked_div(weight.into()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{counts, equal, weighted};
+    use super::*;
+
+    #[test]
+    fn the_few_open_servers_of_many_share_by_weight_whatever_the_algorithm() {
+        fastrand::seed(9);
+        let mut weights = vec![1; 2000];
+        weights[500..503].copy_from_slice(&[1, 2, 3]);
+        for policy in [Policy::RoundRobin, Policy::Random] {
+            let members = weighted(&weights);
+            members.iter().enumerate().for_each(|(at, server)| server.state.set_healthy((500..503).contains(&at)));
+            let counts = counts(&*policy.build(&members), &members, 6_000);
+            for (count, share) in counts[500..503].iter().zip([1000, 2000, 3000]) {
+                assert!(count.abs_diff(share) <= share / 10, "{policy:?}: {:?}", &counts[500..503]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_server_without_weight_is_never_picked() {
+        for policy in Policy::ALL {
+            let members = weighted(&[0, 1, 0]);
+            assert_eq!(counts(&*policy.build(&members), &members, 100), [0, 100, 0]);
+            let members = weighted(&[0, 0]);
+            assert_eq!(policy.build(&members).pick(&members, Open::except(&Tried::new())), None);
+        }
+    }
+
+    #[test]
+    fn as_many_servers_as_can_be_tried_are_remembered() {
+        let members = equal(Tried::MOST + 1);
+        let mut tried = Tried::new();
+        members.iter().for_each(|server| tried.add(&server.state));
+        assert_eq!(tried.count(), Tried::MOST);
+        assert_eq!(members.iter().filter(|server| tried.has(&server.state)).count(), Tried::MOST);
+    }
 }

@@ -75,28 +75,27 @@ fn greatest_common_divisor(a: u64, b: u64) -> u64 {
 /// One rotation in which each member has so many turns, spread evenly.
 fn lay_out(turns: &[u64]) -> Box<[u32]> {
     let total: u64 = turns.iter().sum();
-    // The turn of a member after it has `had` so many: the tick its window begins with and the tick it ends before.
-    let window = |had: u64, turns: u64| (had * total / turns, ((had + 1) * total).div_ceil(turns));
-    let mut waiting: BinaryHeap<_> = (0u32..)
-        .zip(turns)
-        .filter(|(_, turns)| **turns > 0)
-        .map(|(place, turns)| Reverse((0, place, 0, *turns)))
-        .collect();
-    let mut due = BinaryHeap::new();
+    // The next turn of each member, by the tick its window begins with until then, by the one it ends before from then on.
+    let mut waiting: BinaryHeap<_> =
+        (0u32..).zip(turns).filter(|(_, turns)| **turns > 0).map(|(place, _)| Reverse((0, place))).collect();
+    let mut due = BinaryHeap::with_capacity(waiting.len());
+    let mut had = vec![0; turns.len()];
     let mut layout = Vec::with_capacity(total as usize);
     for tick in 0..total {
-        while let Some(Reverse((begin, place, had, turns))) = waiting.pop() {
-            if begin > tick {
-                waiting.push(Reverse((begin, place, had, turns)));
-                break;
+        while let Some(Reverse((_, place))) = waiting.peek().filter(|Reverse((begin, _))| *begin <= tick).copied() {
+            waiting.pop();
+            if let (Some(had), Some(turns)) = (had.get(place as usize), turns.get(place as usize)) {
+                due.push(Reverse((((had + 1) * total).div_ceil(*turns), place)));
             }
-            due.push(Reverse((window(had, turns).1, place, had, turns)));
         }
-        // Someone is due at every tick: the windows of what is left never hold fewer turns than ticks.
-        let Some(Reverse((_, place, had, turns))) = due.pop() else { break };
+        // Somebody is due at every tick: the ideal rotation performs one turn a tick, each within its window.
+        let Some(Reverse((_, place))) = due.pop() else { break };
         layout.push(place);
-        if had + 1 < turns {
-            waiting.push(Reverse((window(had + 1, turns).0, place, had + 1, turns)));
+        if let (Some(had), Some(turns)) = (had.get_mut(place as usize), turns.get(place as usize)) {
+            *had += 1;
+            if *had < *turns {
+                waiting.push(Reverse((*had * total / turns, place)));
+            }
         }
     }
     layout.into_boxed_slice()
