@@ -7,7 +7,7 @@
 //! A pool belongs to one snapshot. Building it touches nothing that lives on; [`Pool::take_over`] makes the servers, which
 //! outlive snapshots, report to it, and dropping it ends that.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -120,17 +120,27 @@ impl Pool {
     /// The local address to connect to this server from, the next of those of its family; `None` leaves it to the kernel.
     #[must_use]
     pub fn next_source(&self, server: &Server) -> Option<IpAddr> {
-        match &server.address.0 {
-            Endpoint::Tcp(address) if address.is_ipv4() => self.sources_v4.next(),
-            Endpoint::Tcp(_) => self.sources_v6.next(),
-            Endpoint::Unix(_) => None,
-        }
+        self.sources(server)?.next()
+    }
+
+    /// The first of the local addresses that this server may be connected to from: the one its checks use.
+    #[must_use]
+    pub fn first_source(&self, server: &Server) -> Option<IpAddr> {
+        self.sources(server)?.addresses.first().copied()
     }
 
     /// Makes its servers report their load to it from now on, in place of an earlier pool. The publisher calls it once the
     /// snapshot is published; a pool that never takes over still picks well, but from a ranking that lags behind.
     pub fn take_over(&self) {
         self.tiers().into_iter().for_each(Tier::take_over);
+    }
+
+    const fn sources(&self, server: &Server) -> Option<&Sources> {
+        match &server.address.0 {
+            Endpoint::Tcp(SocketAddr::V4(_)) => Some(&self.sources_v4),
+            Endpoint::Tcp(SocketAddr::V6(_)) => Some(&self.sources_v6),
+            Endpoint::Unix(_) => None,
+        }
     }
 
     const fn tiers(&self) -> [&Tier; 2] {

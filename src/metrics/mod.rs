@@ -318,6 +318,12 @@ impl Catalogue {
         })
     }
 
+    /// How many connections ended for a reason, through the listeners that are or still have connections.
+    #[must_use]
+    pub fn endings(&self, reason: Reason) -> u64 {
+        living(&self.listeners).iter().map(|listener| listener.endings(reason)).sum()
+    }
+
     /// Everything, in the Prometheus text format (version 0.0.4).
     #[must_use]
     pub fn expose(&self) -> String {

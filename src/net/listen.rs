@@ -26,18 +26,19 @@ pub struct Listening {
 }
 
 /// Binds `address` and listens on it with `count` sockets, between which the kernel spreads connections (`SO_REUSEPORT`,
-/// socket(7)).
+/// socket(7)). With `displaces`, a socket of ours that is about to close may stand in the way.
 ///
 /// # Errors
-/// The system's, with `EADDRINUSE` also when another process shares its ports that way.
-pub fn listen(address: &BindAddr, backlog: u32, count: usize) -> io::Result<Listening> {
+/// The system's, with `EADDRINUSE` also when another process shares its ports that way, unless `displaces` is set: then a
+/// process of the same user is not told from ours.
+pub fn listen(address: &BindAddr, backlog: u32, count: usize, displaces: bool) -> io::Result<Listening> {
     let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
     match address {
-        BindAddr::Tcp(address) => listen_tcp(*address, false, backlog, count),
+        BindAddr::Tcp(address) => listen_tcp(*address, false, backlog, count, displaces),
         BindAddr::Dual(port) => {
-            match listen_tcp(SocketAddr::from((Ipv6Addr::UNSPECIFIED, *port)), true, backlog, count) {
+            match listen_tcp(SocketAddr::from((Ipv6Addr::UNSPECIFIED, *port)), true, backlog, count, displaces) {
                 Err(error) if Errno::from_io_error(&error) == Some(Errno::AFNOSUPPORT) => {
-                    listen_tcp(SocketAddr::from((Ipv4Addr::UNSPECIFIED, *port)), false, backlog, count)
+                    listen_tcp(SocketAddr::from((Ipv4Addr::UNSPECIFIED, *port)), false, backlog, count, displaces)
                 }
                 result => result,
             }
@@ -46,7 +47,13 @@ pub fn listen(address: &BindAddr, backlog: u32, count: usize) -> io::Result<List
     }
 }
 
-fn listen_tcp(mut address: SocketAddr, dual: bool, backlog: i32, count: usize) -> io::Result<Listening> {
+fn listen_tcp(
+    mut address: SocketAddr,
+    dual: bool,
+    backlog: i32,
+    count: usize,
+    displaces: bool,
+) -> io::Result<Listening> {
     let mut sockets = Vec::with_capacity(count);
     for number in 0..count {
         let domain = if address.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
@@ -60,7 +67,7 @@ fn listen_tcp(mut address: SocketAddr, dual: bool, backlog: i32, count: usize) -
         // The first socket binds alone, so that a port another process holds is found in use even when that process
         // would share it; the others join the first.
         let first = number == 0;
-        if !first {
+        if !first || displaces {
             socket.set_reuse_port(true)?;
         }
         socket.bind(&address.into())?;
@@ -175,15 +182,15 @@ mod tests {
 
     #[test]
     fn several_sockets_share_a_port_of_ours_and_no_other_process_joins_them() {
-        let ours = listen(&BindAddr::Tcp("127.0.0.1:0".parse().unwrap()), 16, 3).unwrap();
+        let ours = listen(&BindAddr::Tcp("127.0.0.1:0".parse().unwrap()), 16, 3, false).unwrap();
         assert_eq!(ours.sockets.len(), 3);
-        let again = listen(&BindAddr::Tcp(bound(&ours)), 16, 2).unwrap_err();
+        let again = listen(&BindAddr::Tcp(bound(&ours)), 16, 2, false).unwrap_err();
         assert_eq!(again.kind(), io::ErrorKind::AddrInUse);
     }
 
     #[test]
     fn a_dual_stack_socket_takes_both_families_and_names_ipv4_clients_as_such() {
-        let dual = listen(&BindAddr::Dual(0), 16, 1).unwrap();
+        let dual = listen(&BindAddr::Dual(0), 16, 1, false).unwrap();
         let port = bound(&dual).port();
         #[expect(clippy::disallowed_methods, reason = "a client of the test's own")]
         let client = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
@@ -205,12 +212,12 @@ mod tests {
     fn a_unix_socket_left_behind_is_replaced_and_one_in_use_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let address = BindAddr::Unix(folder.path().join("a.sock").into());
-        let first = listen(&address, 16, 2).unwrap();
-        assert_eq!(listen(&address, 16, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let first = listen(&address, 16, 2, false).unwrap();
+        assert_eq!(listen(&address, 16, 1, false).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop(first);
-        listen(&address, 16, 1).unwrap();
+        listen(&address, 16, 1, false).unwrap();
         fs::write(folder.path().join("file"), "x").unwrap();
         let file = BindAddr::Unix(folder.path().join("file").into());
-        assert_eq!(listen(&file, 16, 1).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(listen(&file, 16, 1, false).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
     }
 }
