@@ -18,6 +18,7 @@ mod source;
 
 use std::path::Path;
 
+use toml::Spanned;
 use toml::de::DeTable;
 
 pub use limits::{Descriptors, Environment};
@@ -30,6 +31,10 @@ use source::{Source, Unreadable};
 
 /// Every key with its default and what it does: what `portreeve defaults` prints.
 pub const FULL: &str = include_str!("../../config/full.toml");
+
+/// The longest text, in bytes, that is read on after its first syntax error: the parser keeps one error for every byte of
+/// garbage if there are as many.
+const RECOVERABLE: usize = 1024 * 1024;
 
 /// A configuration that can be used.
 #[derive(Clone, Debug)]
@@ -69,10 +74,9 @@ pub fn load_file(path: &Path, environment: &Environment) -> Result<Loaded, Probl
 pub fn load_text(text: &str, origin: &str, base: &Path, environment: &Environment) -> Result<Loaded, Problems> {
     let source = Source::new(origin.to_owned(), text.to_owned());
     let mut findings = Findings::default();
-    let (document, errors) = DeTable::parse_recoverable(text);
-    for error in &errors {
-        findings.syntax(error, text);
-    }
+    let Some(document) = parse(text, &mut findings) else {
+        return Err(Problems::new(source, findings));
+    };
     let syntax = findings.count();
     let raw = read::read(document.get_ref(), 0..0, &mut findings);
     let model = resolve::resolve(raw, base, environment, &mut findings);
@@ -82,6 +86,18 @@ pub fn load_text(text: &str, origin: &str, base: &Path, environment: &Environmen
         Some(model) => Ok(Loaded { model, warnings: problems }),
         None => Err(problems),
     }
+}
+
+/// What could be parsed of a text, with a problem for what could not.
+fn parse<'t>(text: &'t str, findings: &mut Findings) -> Option<Spanned<DeTable<'t>>> {
+    if text.len() > RECOVERABLE {
+        return DeTable::parse(text).map_err(|error| findings.syntax(&error, text)).ok();
+    }
+    let (document, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        findings.syntax(error, text);
+    }
+    Some(document)
 }
 
 #[cfg(test)]

@@ -74,7 +74,7 @@ impl Problems {
     pub fn summary(&self) -> String {
         let first = self.problems.iter().find(|p| p.severity == Severity::Error).or(self.problems.first());
         let Some(Problem { place, message, .. }) = first else {
-            return format!("{}: no problems", self.source.origin);
+            return format!("{} in {}", self.counts(), self.source.origin);
         };
         let place = place.map(|place| format!(":{}:{}", place.line, place.column)).unwrap_or_default();
         format!("{} in {}{place}: {message}", self.counts(), self.source.origin)
