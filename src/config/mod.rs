@@ -45,13 +45,17 @@ pub struct Loaded {
     pub warnings: Problems,
 }
 
-/// Reads a file; what is relative in it is relative to its folder. Blocks on the disk, though never on a pipe.
+/// Reads a file; what is relative in it is relative to its folder, and absolute in the model. Blocks on the disk, though
+/// never on a pipe.
 ///
 /// # Errors
-/// Every problem of the file at once, at least one of which is an error.
+/// Every problem of the file at once, at least one of which is an error; of a file over a megabyte that is no TOML, the
+/// first syntax error.
 pub fn load_file(path: &Path, environment: &Environment) -> Result<Loaded, Problems> {
     let origin = path.display().to_string();
-    let base = path.parent().unwrap_or(Path::new(""));
+    // Where the process happens to stand when it loads must not decide what a path means later.
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let base = absolute.parent().unwrap_or(Path::new("/"));
     match source::read(path) {
         Ok(text) => load_text(&text, &origin, base, environment),
         Err(Unreadable::File(why)) => {
@@ -70,7 +74,7 @@ pub fn load_file(path: &Path, environment: &Environment) -> Result<Loaded, Probl
 /// Reads a text as if it stood in a file named `origin` in the folder `base`.
 ///
 /// # Errors
-/// Every problem of the text at once, at least one of which is an error.
+/// As [`load_file`].
 pub fn load_text(text: &str, origin: &str, base: &Path, environment: &Environment) -> Result<Loaded, Problems> {
     let source = Source::new(origin.to_owned(), text.to_owned());
     let mut findings = Findings::default();

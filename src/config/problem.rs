@@ -156,8 +156,8 @@ impl Findings {
     }
 
     /// All problems with their places, in the order of the file.
-    pub(super) fn into_sorted(mut self, source: &Source) -> Vec<Problem> {
-        let mut problems = std::mem::take(&mut self.problems);
+    pub(super) fn into_sorted(self, source: &Source) -> Vec<Problem> {
+        let mut problems = self.problems;
         for problem in &mut problems {
             problem.place = problem.span.as_ref().map(|span| source.place(span));
         }
@@ -246,7 +246,7 @@ fn nearest<'w>(word: &str, words: impl IntoIterator<Item = &'w str>) -> Option<&
 
 /// The text as it can be shown on a terminal or in a log: characters that move the cursor or turn the direction of
 /// writing are escaped.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len().min(LONGEST));
     for (index, character) in text.chars().enumerate() {
         if index == LONGEST {

@@ -37,6 +37,11 @@ fn relative_paths_are_relative_to_the_folder_of_the_file() {
     std::fs::write(&path, format!("log.access = \"a.log\"\n{MINIMAL}")).unwrap();
     let model = load_file(&path, &ENVIRONMENT).unwrap().model;
     assert_eq!(model.log.access, model::AccessLog::File(folder.path().join("a.log")));
+    // Also when the file itself is named relative to where the process stands.
+    let depth = std::env::current_dir().unwrap().components().count() - 1;
+    let relative = Path::new(&"../".repeat(depth)).join(path.strip_prefix("/").unwrap());
+    let access = load_file(&relative, &ENVIRONMENT).unwrap().model.log.access;
+    assert!(matches!(&access, model::AccessLog::File(path) if path.is_absolute()), "{access:?}");
 }
 
 #[test]

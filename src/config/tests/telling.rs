@@ -84,6 +84,13 @@ fn more_problems_than_a_person_reads_are_counted_and_errors_come_first() {
 }
 
 #[test]
+fn columns_are_the_same_for_a_person_and_a_program_whatever_stands_before() {
+    let problems = load(&format!("log = {{ access = \"ü€😀\",\tlvel = \"info\" }}\n{MINIMAL}")).unwrap_err();
+    assert_eq!(problems.problems()[0].place.map(|place| place.column), Some(25));
+    assert!(problems.human(false).contains("test.toml:1:25"), "{}", problems.human(false));
+}
+
+#[test]
 fn of_a_very_long_line_the_part_around_the_problem_is_shown() {
     let text = format!("{MINIMAL}source = [{}\"x\"]", " ".repeat(100_000));
     let shown = load(&text).unwrap_err().human(false);
