@@ -18,6 +18,7 @@ mod source;
 
 use std::path::Path;
 
+use toml::Spanned;
 use toml::de::DeTable;
 
 pub use limits::{Descriptors, Environment};
@@ -31,6 +32,10 @@ use source::{Source, Unreadable};
 /// Every key with its default and what it does: what `portreeve defaults` prints.
 pub const FULL: &str = include_str!("../../config/full.toml");
 
+/// The longest text, in bytes, that is read on after its first syntax error: the parser keeps one error for every byte of
+/// garbage if there are as many.
+const RECOVERABLE: usize = 1024 * 1024;
+
 /// A configuration that can be used.
 #[derive(Clone, Debug)]
 pub struct Loaded {
@@ -40,13 +45,17 @@ pub struct Loaded {
     pub warnings: Problems,
 }
 
-/// Reads a file; what is relative in it is relative to its folder. Blocks on the disk, though never on a pipe.
+/// Reads a file; what is relative in it is relative to its folder, and absolute in the model. Blocks on the disk, though
+/// never on a pipe.
 ///
 /// # Errors
-/// Every problem of the file at once, at least one of which is an error.
+/// Every problem of the file at once, at least one of which is an error; of a file over a megabyte that is no TOML, the
+/// first syntax error.
 pub fn load_file(path: &Path, environment: &Environment) -> Result<Loaded, Problems> {
     let origin = path.display().to_string();
-    let base = path.parent().unwrap_or(Path::new(""));
+    // Where the process happens to stand when it loads must not decide what a path means later.
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let base = absolute.parent().unwrap_or(Path::new("/"));
     match source::read(path) {
         Ok(text) => load_text(&text, &origin, base, environment),
         Err(Unreadable::File(why)) => {
@@ -65,14 +74,13 @@ pub fn load_file(path: &Path, environment: &Environment) -> Result<Loaded, Probl
 /// Reads a text as if it stood in a file named `origin` in the folder `base`.
 ///
 /// # Errors
-/// Every problem of the text at once, at least one of which is an error.
+/// As [`load_file`].
 pub fn load_text(text: &str, origin: &str, base: &Path, environment: &Environment) -> Result<Loaded, Problems> {
     let source = Source::new(origin.to_owned(), text.to_owned());
     let mut findings = Findings::default();
-    let (document, errors) = DeTable::parse_recoverable(text);
-    for error in &errors {
-        findings.syntax(error, text);
-    }
+    let Some(document) = parse(text, &mut findings) else {
+        return Err(Problems::new(source, findings));
+    };
     let syntax = findings.count();
     let raw = read::read(document.get_ref(), 0..0, &mut findings);
     let model = resolve::resolve(raw, base, environment, &mut findings);
@@ -82,6 +90,18 @@ pub fn load_text(text: &str, origin: &str, base: &Path, environment: &Environmen
         Some(model) => Ok(Loaded { model, warnings: problems }),
         None => Err(problems),
     }
+}
+
+/// What could be parsed of a text, with a problem for what could not.
+fn parse<'t>(text: &'t str, findings: &mut Findings) -> Option<Spanned<DeTable<'t>>> {
+    if text.len() > RECOVERABLE {
+        return DeTable::parse(text).map_err(|error| findings.syntax(&error, text)).ok();
+    }
+    let (document, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        findings.syntax(error, text);
+    }
+    Some(document)
 }
 
 #[cfg(test)]

@@ -11,6 +11,9 @@ pub(super) type Span = Range<usize>;
 /// The longest message, expectation or help, in characters: a file can hold strings of megabytes.
 const LONGEST: usize = 400;
 
+/// The most problems that are kept: nobody reads more, and a file of garbage must not cost a running instance its memory.
+const MOST: usize = 1000;
+
 /// Whether a configuration can be used in spite of a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -63,6 +66,10 @@ impl Problem {
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     problems: Vec<Problem>,
+    /// The last problem beyond [`MOST`]; it is counted and otherwise forgotten.
+    beyond: Option<Problem>,
+    errors_beyond: usize,
+    warnings_beyond: usize,
     /// Whether parts of the file could not be read, so that what seems to be missing may not be.
     incomplete: bool,
 }
@@ -76,31 +83,19 @@ impl Findings {
         self.add(Severity::Warning, span.into(), message)
     }
 
-    /// A text that one of the parsers of `units` or `net::address` refused: the part of its reason that says what was
-    /// expected and the part that guesses what was meant go where they belong.
+    /// A text that one of the parsers of `units` or `net::address` refused, for a reason of theirs.
     pub(super) fn refused(&mut self, span: Span, text: &str, what: &str, why: &str) -> &mut Problem {
-        let (why, guess) = match why.split_once("did you mean") {
-            Some((before, after)) => (before.trim_end_matches([':', ' ']), Some(format!("did you mean{after}"))),
-            None => (why, None),
-        };
-        // Of several expectations, the last is the one of the whole text.
-        let (why, expected) = match why.rsplit_once("expected ") {
-            Some((before, expected)) => (before.trim_end_matches([';', ' ']), Some(expected)),
-            None => (why, None),
-        };
+        let Reason { why, expected, guess } = Reason::taken_apart(why);
         let subject = format!("{} is not {what}", quoted(text));
-        let problem = match why {
-            "" => self.error(span, &subject),
-            why if why.starts_with("expected ") => self.error(span, &subject),
-            why => self.error(span, &format!("{subject}: {why}")),
-        };
+        let message = if why.is_empty() { subject } else { format!("{subject}: {why}") };
+        let problem = self.error(span, &message);
         if let Some(expected) = expected {
-            problem.expected(expected);
+            problem.expected(&expected);
         }
-        match guess {
-            Some(guess) => problem.help(&guess),
-            None => problem,
+        if let Some(guess) = guess {
+            problem.help(&guess);
         }
+        problem
     }
 
     /// What does not parse as TOML. Except for a key that stands twice, it can swallow what follows.
@@ -128,17 +123,24 @@ impl Findings {
     }
 
     pub(super) fn errors(&self) -> usize {
-        self.problems.iter().filter(|problem| problem.severity == Severity::Error).count()
-    }
-
-    fn add(&mut self, severity: Severity, span: Option<Span>, message: &str) -> &mut Problem {
-        let problem = Problem { severity, place: None, message: printable(message), expected: None, help: None, span };
-        self.problems.push_mut(problem)
+        self.problems.iter().filter(|problem| problem.severity == Severity::Error).count() + self.errors_beyond
     }
 
     /// How many problems there are, warnings included.
     pub(super) fn count(&self) -> usize {
-        self.problems.len()
+        self.problems.len() + self.errors_beyond + self.warnings_beyond
+    }
+
+    fn add(&mut self, severity: Severity, span: Option<Span>, message: &str) -> &mut Problem {
+        let problem = Problem { severity, place: None, message: printable(message), expected: None, help: None, span };
+        if self.problems.len() < MOST {
+            return self.problems.push_mut(problem);
+        }
+        match severity {
+            Severity::Error => self.errors_beyond += 1,
+            Severity::Warning => self.warnings_beyond += 1,
+        }
+        self.beyond.insert(problem)
     }
 
     /// Leaves out problems beyond the first `syntax` ones that start on a line where one of those does: what could be read
@@ -160,7 +162,41 @@ impl Findings {
             problem.place = problem.span.as_ref().map(|span| source.place(span));
         }
         problems.sort_by_key(|problem| problem.place);
+        let beyond = self.errors_beyond + self.warnings_beyond;
+        if beyond > 0 {
+            let severity = if self.errors_beyond > 0 { Severity::Error } else { Severity::Warning };
+            let message = format!("{beyond} more problems are not listed");
+            problems.push(Problem { severity, place: None, message, expected: None, help: None, span: None });
+        }
         problems
+    }
+}
+
+/// A sentence of a parser, its parts where they belong: `WHY: did you mean GUESS?; expected WHAT`.
+#[derive(Debug, PartialEq, Eq)]
+struct Reason {
+    why: String,
+    expected: Option<String>,
+    guess: Option<String>,
+}
+
+impl Reason {
+    fn taken_apart(sentence: &str) -> Self {
+        let (rest, guess) = match sentence.split_once("did you mean") {
+            Some((before, after)) => {
+                let (guess, after) = after.split_once('?').unwrap_or((after, ""));
+                (format!("{}{after}", before.trim_end_matches([':', ' '])), Some(format!("did you mean{guess}?")))
+            }
+            None => (sentence.to_owned(), None),
+        };
+        // Of several expectations, the last is the one of the whole text and says what the others do.
+        match rest.rsplit_once("expected ") {
+            Some((why, expected)) => {
+                let why = if why.starts_with("expected ") { "" } else { why.trim_end_matches([';', ' ']) };
+                Self { why: why.to_owned(), expected: Some(expected.to_owned()), guess }
+            }
+            None => Self { why: rest, expected: None, guess },
+        }
     }
 }
 
@@ -183,7 +219,8 @@ pub(super) fn choice<'w>(words: impl IntoIterator<Item = &'w str>) -> String {
     }
 }
 
-/// The word that differs least from this one, if it differs little enough to be a slip: one letter in three.
+/// The word that differs least from this one, if it differs little enough to be a slip: one letter in three, or an end
+/// that is too long or too short.
 fn nearest<'w>(word: &str, words: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
     // A longer word is no slip of a key, and a list of thousands is not looked through again for each of thousands.
     const LONGEST_WORD: usize = 128;
@@ -191,8 +228,13 @@ fn nearest<'w>(word: &str, words: impl IntoIterator<Item = &'w str>) -> Option<&
     if word.len() > LONGEST_WORD {
         return None;
     }
+    let word = word.to_lowercase();
     let slips = (word.chars().count() / 3).max(1);
-    let distance = |other: &str| strsim::damerau_levenshtein(&word.to_lowercase(), &other.to_lowercase());
+    let distance = |other: &str| {
+        let other = other.to_lowercase();
+        let same_start = word.starts_with(&other) || other.starts_with(&word);
+        if same_start && word.len().min(other.len()) >= 3 { 1 } else { strsim::damerau_levenshtein(&word, &other) }
+    };
     words
         .into_iter()
         .take(MOST_WORDS)
@@ -204,7 +246,7 @@ fn nearest<'w>(word: &str, words: impl IntoIterator<Item = &'w str>) -> Option<&
 
 /// The text as it can be shown on a terminal or in a log: characters that move the cursor or turn the direction of
 /// writing are escaped.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len().min(LONGEST));
     for (index, character) in text.chars().enumerate() {
         if index == LONGEST {
@@ -234,7 +276,9 @@ mod tests {
         let words = ["round_robin", "least_conn", "random"];
         assert_eq!(nearest("least_con", words), Some("least_conn"));
         assert_eq!(nearest("Random", words), Some("random"));
+        assert_eq!(nearest("least", words), Some("least_conn"));
         assert_eq!(nearest("maglev", words), None);
+        assert_eq!(nearest("", words), None);
         assert_eq!(nearest(&"x".repeat(1 << 20), words), None);
     }
 
@@ -246,13 +290,15 @@ mod tests {
 
     #[test]
     fn the_reason_of_a_parser_is_taken_apart() {
-        let mut findings = Findings::default();
-        findings.refused(0..1, "5", "a duration", "the unit is missing: did you mean \"5s\"?");
-        findings.refused(1..2, "x", "a duration", "expected a duration such as \"5s\"");
-        let [first, second] = findings.problems.as_slice() else { panic!("{findings:?}") };
-        assert_eq!(first.message, "\"5\" is not a duration: the unit is missing");
-        assert_eq!(first.help.as_deref(), Some("did you mean \"5s\"?"));
-        assert_eq!(second.message, "\"x\" is not a duration");
-        assert_eq!(second.expected.as_deref(), Some("a duration such as \"5s\""));
+        let apart = |sentence: &str| {
+            let Reason { why, expected, guess } = Reason::taken_apart(sentence);
+            [Some(why), expected, guess].map(Option::unwrap_or_default)
+        };
+        assert_eq!(apart("no unit: did you mean \"5s\"?"), ["no unit", "", "did you mean \"5s\"?"]);
+        assert_eq!(apart("expected a duration"), ["", "a duration", ""]);
+        assert_eq!(apart("no port; expected \"80\""), ["no port", "\"80\"", ""]);
+        assert_eq!(apart("no x: did you mean y?; expected z"), ["no x", "z", "did you mean y?"]);
+        assert_eq!(apart("expected a, not b; expected c"), ["", "c", ""]);
+        assert_eq!(apart("it is too long"), ["it is too long", "", ""]);
     }
 }

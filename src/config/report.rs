@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Element, Group, Level, Origin, Renderer, Snippet};
 
-use super::problem::{Findings, Problem, Severity};
+use super::problem::{Findings, Problem, Severity, printable};
 use super::source::{Place, Source};
 
 /// How many problems a person is shown at once.
@@ -73,11 +73,12 @@ impl Problems {
     #[must_use]
     pub fn summary(&self) -> String {
         let first = self.problems.iter().find(|p| p.severity == Severity::Error).or(self.problems.first());
+        let file = printable(&self.source.origin);
         let Some(Problem { place, message, .. }) = first else {
-            return format!("{}: no problems", self.source.origin);
+            return format!("{} in {file}", self.counts());
         };
         let place = place.map(|place| format!(":{}:{}", place.line, place.column)).unwrap_or_default();
-        format!("{} in {}{place}: {message}", self.counts(), self.source.origin)
+        format!("{} in {file}{place}: {message}", self.counts())
     }
 
     /// For a person: each problem with its line, a caret below what is wrong, and what would be right; errors before
@@ -93,7 +94,7 @@ impl Problems {
         if self.problems.len() > SHOWN {
             text.push_str(&format!("… and {} more\n\n", self.problems.len() - SHOWN));
         }
-        text.push_str(&format!("{} in {}\n", self.counts(), self.source.origin));
+        text.push_str(&format!("{} in {}\n", self.counts(), printable(&self.source.origin)));
         text
     }
 

@@ -92,7 +92,7 @@ fn check_that_some_serve(servers: &[Server], span: Span, findings: &mut Findings
     if servers.iter().all(|server| server.weight.get() == 0) {
         findings
             .error(span, "every server of this pool has weight 0, so none would be given a connection")
-            .expected("at least one server with a weight from 1 to 1000");
+            .expected(&format!("at least one server with a weight from 1 to {}", Weight::HEAVIEST));
     } else if servers.iter().all(|server| server.backup) {
         findings.warning(span, "every server of this pool is a backup, so there is nothing they back up");
     }

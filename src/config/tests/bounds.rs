@@ -37,6 +37,11 @@ fn relative_paths_are_relative_to_the_folder_of_the_file() {
     std::fs::write(&path, format!("log.access = \"a.log\"\n{MINIMAL}")).unwrap();
     let model = load_file(&path, &ENVIRONMENT).unwrap().model;
     assert_eq!(model.log.access, model::AccessLog::File(folder.path().join("a.log")));
+    // Also when the file itself is named relative to where the process stands.
+    let depth = std::env::current_dir().unwrap().components().count() - 1;
+    let relative = Path::new(&"../".repeat(depth)).join(path.strip_prefix("/").unwrap());
+    let access = load_file(&relative, &ENVIRONMENT).unwrap().model.log.access;
+    assert!(matches!(&access, model::AccessLog::File(path) if path.is_absolute()), "{access:?}");
 }
 
 #[test]
@@ -59,10 +64,33 @@ fn large_files_are_read_in_a_time_that_grows_with_their_size() {
     let began = Instant::now();
     assert_eq!(model(&(good + "]\n")).pools[0].servers.len(), 10_000);
     let problems = load(&(bad + "]\n")).unwrap_err();
-    assert_eq!(problems.errors(), 30_000);
-    assert_eq!(problems.json().as_array().unwrap().len(), 30_000);
-    assert!(problems.human(false).lines().count() < 1000);
+    assert_eq!(problems.problems().last().unwrap().message, "29000 more problems are not listed");
+    assert_eq!(problems.json().as_array().unwrap().len(), 1001);
+    assert!(problems.human(false).ends_with("… and 951 more\n\n1001 errors in test.toml\n"));
     assert!(began.elapsed().as_secs() < 30, "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_file_of_garbage_costs_neither_time_nor_memory() {
+    for garbage in ["=", "]\n", "a=\n", "[a]\n", "\"", "x", "\u{202e}"] {
+        let began = Instant::now();
+        let small = load(&garbage.repeat(50_000 / garbage.len())).unwrap_err();
+        assert!(small.errors() > 0 && small.human(false).len() < 100_000);
+        let large = load(&garbage.repeat(2_000_000 / garbage.len())).unwrap_err();
+        assert_eq!(large.errors(), 1, "{garbage:?}");
+        assert!(began.elapsed().as_secs() < 20, "{garbage:?}: {:?}", began.elapsed());
+    }
+}
+
+/// More warnings than are listed, and still a configuration that can be used.
+#[test]
+fn warnings_that_are_not_listed_are_no_errors() {
+    let servers: String =
+        (0..1100).map(|index| format!("{{ name = \"{index}\", address = \"1.2.3.4:5\" }},\n")).collect();
+    let text = format!("[listeners.web]\nbind = 80\npool = \"web\"\n[pools.web]\nservers = [{servers}]");
+    let warnings = load(&text).unwrap().warnings;
+    assert_eq!((warnings.errors(), warnings.warnings()), (0, 1001));
+    assert_eq!(warnings.problems().last().unwrap().message, "99 more problems are not listed");
 }
 
 /// The full file with some bytes replaced, a piece cut out, and a line written twice.

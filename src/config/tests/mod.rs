@@ -4,6 +4,7 @@ mod bounds;
 mod full;
 mod meaning;
 mod problems;
+mod telling;
 
 use std::path::Path;
 
