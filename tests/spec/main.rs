@@ -1,0 +1,19 @@
+//! The manual, as tests: each chapter drives a whole instance, or the program itself, with scripted clients and servers
+//! over real sockets.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "clients and servers of the tests' own do not go through net::dial or task"
+)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "in a test a broken expectation should stop loudly"
+)]
+#![allow(clippy::large_futures, reason = "tests run once")]
+
+mod stage;
+
+mod tcp;
