@@ -34,7 +34,7 @@ pub mod listener; // accept, the gate, hand-over to the idlest worker
 pub mod worker; // one data thread: its sockets, its connections, its orders
 
 // House: what runs it all.
-// pub mod admin; // the admin listener: metrics, health, read-only API
+pub mod admin; // the admin listener: metrics, health, read-only API
 // pub mod app; // start, the single writer, reload, signals, drain
 // pub mod demo; // the tour: an embedded default that proves itself
 // pub mod cli; // the command line
