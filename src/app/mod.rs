@@ -151,7 +151,7 @@ pub async fn start(source: Source) -> Result<Running, StartError> {
         AdminHttp::Off => None,
         AdminHttp::On(address) => {
             let failed = |error| StartError::Admin { address, error };
-            Some(tokio::net::TcpListener::bind(address).await.map_err(failed)?)
+            Some(std::net::TcpListener::bind(address).map_err(failed)?)
         }
     };
     let admin = admin_listener.as_ref().and_then(|listener| listener.local_addr().ok());
@@ -161,7 +161,7 @@ pub async fn start(source: Source) -> Result<Running, StartError> {
     let writer = Writer::new(source.clone(), equipment, workers, Arc::clone(&view), control.clone());
     let (commands, stopped) = writer.start().await?;
     if let Some(listener) = admin_listener {
-        crate::admin::serve(listener, Arc::clone(&view), &control);
+        crate::admin::serve(listener, Arc::clone(&view), &control)?;
     }
     if let (Source::File(path), true) = (&source, watched) {
         watch::watch(path, commands.downgrade(), &control);

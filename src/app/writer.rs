@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -12,7 +12,7 @@ use super::checkers::Checkers;
 use super::reconcile::{Adoption, Opening, Plan, reconcile, shown};
 use super::sockets::{BindError, Bound, Sockets};
 use super::{Applied, ReloadError, Source, Stopped, show_generation};
-use crate::admin::View;
+use crate::admin::{ReloadNote, View};
 use crate::config::model::OnDown;
 use crate::config::{Loaded, Problems};
 use crate::ending::Reason;
@@ -136,7 +136,7 @@ impl Writer {
             Ok(applied) => {
                 catalogue.reloads_applied.fetch_add(1, Ordering::Relaxed);
                 let changes = summary(&applied.changes);
-                self.view.note_reload(true, &changes);
+                self.note_reload(true, changes.clone());
                 tracing::info!(generation = applied.generation, "reloaded: {changes}");
                 if !applied.needs_restart.is_empty() {
                     tracing::warn!("takes effect at the next start only: {}", applied.needs_restart.join(", "));
@@ -147,7 +147,7 @@ impl Writer {
             }
             Err(error) => {
                 catalogue.reloads_failed.fetch_add(1, Ordering::Relaxed);
-                self.view.note_reload(false, &error.to_string());
+                self.note_reload(false, error.to_string());
                 tracing::error!("the reload failed and changed nothing: {error}");
                 if let ReloadError::Configuration(problems) = error {
                     tracing::error!("{}", problems.human(false));
@@ -155,6 +155,10 @@ impl Writer {
             }
         }
         outcome
+    }
+
+    fn note_reload(&self, applied: bool, message: String) {
+        self.view.set_last_reload(ReloadNote { at: SystemTime::now(), applied, message });
     }
 
     /// Everything that can fail comes first; what follows the publishing cannot.

@@ -1,0 +1,377 @@
+//! What the admin listener answers with: the routes, who may ask, and the words of the API.
+//!
+//! Every route reads. A web page must not read along through a browser that can reach the port, so requests that name
+//! another host than this one (DNS rebinding) or come from another origin are refused before they are routed.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::extract::{Request, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Serialize;
+
+use super::rfc3339::Rfc3339;
+use super::{View, lock};
+use crate::backend::Server;
+use crate::config::model;
+use crate::net::address::{Endpoint, ServerAddr};
+use crate::snapshot::Snapshot;
+use crate::units::{Name, format_duration};
+
+/// What `/` answers with: every path there is.
+const INDEX: &str = "\
+portreeve
+
+/metrics            what is counted, as Prometheus text
+/healthz            whether the process answers
+/readyz             whether it takes connections
+/api/v1/status      version, generation, limits, workers, the last reload
+/api/v1/listeners   listeners, with what they are bound to and what they carry
+/api/v1/pools       pools, with the state of each server and what it carries
+";
+
+/// The text exposition format of Prometheus.
+const METRICS_FORMAT: &str = "text/plain; version=0.0.4";
+
+/// All routes, and the gate before them.
+pub(super) fn router(view: Arc<View>) -> Router {
+    Router::new()
+        .route("/", get(|| async { INDEX }))
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(|| async { "ok" }))
+        .route("/readyz", get(readiness))
+        .route("/api/v1/status", get(status))
+        .route("/api/v1/listeners", get(listeners))
+        .route("/api/v1/pools", get(pools))
+        .fallback(|| async { refuse(StatusCode::NOT_FOUND, "there is nothing at this path; / lists what there is") })
+        .method_not_allowed_fallback(|| async { refuse(StatusCode::METHOD_NOT_ALLOWED, "this path is for reading") })
+        .layer(from_fn(gate))
+        .with_state(view)
+}
+
+// The gate.
+
+async fn gate(request: Request, next: Next) -> Response {
+    let mut response = match admit(request.uri(), request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err((status, error)) => refuse(status, error),
+    };
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// Whether a request may be answered; if not, with which status and why.
+fn admit(target: &Uri, headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
+    let host = only(headers, &HOST).map_err(|()| (StatusCode::BAD_REQUEST, "there is more than one Host header"))?;
+    // A client that names a host in the request line speaks to that one (RFC 9112 §3.2.2).
+    let hosts = [host, target.authority().map(|authority| authority.as_str().as_bytes())];
+    if !hosts.into_iter().flatten().all(is_no_name) {
+        return Err((StatusCode::MISDIRECTED_REQUEST, "the Host header must be an IP address or localhost"));
+    }
+    match only(headers, &ORIGIN) {
+        Ok(None) => Ok(()),
+        Ok(Some(origin)) if host.is_some_and(|host| is_origin_of(origin, host)) => Ok(()),
+        Ok(Some(_)) | Err(()) => Err((StatusCode::FORBIDDEN, "other origins may not read this")),
+    }
+}
+
+/// The value of a header that may stand there once.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u8]>, ()> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (first, None) => Ok(first.map(HeaderValue::as_bytes)),
+        (_, Some(_)) => Err(()),
+    }
+}
+
+/// Whether a host, with or without a port, is an IP address or `localhost`: nothing that somebody's DNS server could answer
+/// for.
+fn is_no_name(host: &[u8]) -> bool {
+    let Ok(host) = std::str::from_utf8(host) else {
+        return false;
+    };
+    let host = match host.rsplit_once(':') {
+        Some((host, port)) if port.parse::<u16>().is_ok() => host,
+        Some(_) | None => host,
+    };
+    match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => host.eq_ignore_ascii_case("localhost") || host.parse::<std::net::Ipv4Addr>().is_ok(),
+    }
+}
+
+/// Whether an `Origin` (RFC 6454 §7) is that of the pages this host serves.
+fn is_origin_of(origin: &[u8], host: &[u8]) -> bool {
+    origin.strip_prefix(b"http://").is_some_and(|origin| origin.eq_ignore_ascii_case(host))
+}
+
+/// An answer that is a refusal.
+fn refuse(status: StatusCode, error: &str) -> Response {
+    #[derive(Serialize)]
+    struct Refusal<'a> {
+        error: &'a str,
+    }
+    (status, Json(Refusal { error })).into_response()
+}
+
+// The routes. Each loads the snapshot once.
+
+async fn metrics(State(view): State<Arc<View>>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, METRICS_FORMAT)], view.metrics())
+}
+
+async fn readiness(State(view): State<Arc<View>>) -> impl IntoResponse {
+    if view.is_draining() { (StatusCode::SERVICE_UNAVAILABLE, "draining") } else { (StatusCode::OK, "ready") }
+}
+
+async fn status(State(view): State<Arc<View>>) -> Response {
+    Json(Status::of(&view, &view.snapshot())).into_response()
+}
+
+async fn listeners(State(view): State<Arc<View>>) -> Response {
+    let snapshot = view.snapshot();
+    let bound = lock(&view.endpoints).clone();
+    let endpoints = |name: &Name| bound.get(name).map_or(&[][..], Vec::as_slice);
+    let all: Vec<_> = snapshot
+        .model
+        .listeners
+        .iter()
+        .filter_map(|listener| ListenerShown::of(listener, &snapshot, endpoints(&listener.name)))
+        .collect();
+    Json(all).into_response()
+}
+
+async fn pools(State(view): State<Arc<View>>) -> Response {
+    let snapshot = view.snapshot();
+    let all: Vec<_> = snapshot.pools().map(|pool| PoolShown::of(&pool.pool)).collect();
+    Json(all).into_response()
+}
+
+// The words of the API.
+
+#[derive(Serialize)]
+struct Status {
+    version: &'static str,
+    generation: u64,
+    started: Rfc3339,
+    uptime_seconds: u64,
+    draining: bool,
+    connections_active: u32,
+    limits: LimitsShown,
+    workers: Vec<WorkerShown>,
+    last_reload: Option<ReloadShown>,
+}
+
+#[derive(Serialize)]
+struct LimitsShown {
+    max_connections: u32,
+    drain_timeout: String,
+}
+
+#[derive(Serialize)]
+struct WorkerShown {
+    worker: usize,
+    connections_active: u32,
+    handed_over: u64,
+}
+
+#[derive(Serialize)]
+struct ReloadShown {
+    at: Rfc3339,
+    applied: bool,
+    message: String,
+}
+
+impl Status {
+    fn of(view: &View, snapshot: &Snapshot) -> Self {
+        let workers = view.catalogue.workers().iter().enumerate();
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            generation: snapshot.generation,
+            started: Rfc3339(view.started.1),
+            uptime_seconds: view.uptime().as_secs(),
+            draining: view.is_draining(),
+            connections_active: view.catalogue.active.get(),
+            limits: LimitsShown {
+                max_connections: snapshot.model.max_connections,
+                drain_timeout: format_duration(snapshot.drain_timeout()),
+            },
+            workers: workers
+                .map(|(worker, metrics)| WorkerShown {
+                    worker,
+                    connections_active: metrics.active.get(),
+                    handed_over: metrics.handed_over.load(Ordering::Relaxed),
+                })
+                .collect(),
+            last_reload: lock(&view.last_reload).clone().map(|note| ReloadShown {
+                at: Rfc3339(note.at),
+                applied: note.applied,
+                message: note.message,
+            }),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct ListenerShown<'a> {
+    name: &'a Name,
+    /// As it stands in the configuration.
+    bind: Vec<String>,
+    /// As it is bound.
+    endpoints: &'a [Endpoint],
+    pool: &'a Name,
+    protocol: &'static str,
+    max_connections: u32,
+    timeouts: TimeoutsShown,
+    connections_active: u32,
+    connections_total: u64,
+    bytes_in: u64,
+    bytes_out: u64,
+}
+
+#[derive(Serialize)]
+struct TimeoutsShown {
+    idle: String,
+    half_close: String,
+    max_age: String,
+}
+
+impl<'a> ListenerShown<'a> {
+    fn of(listener: &'a model::Listener, snapshot: &Snapshot, endpoints: &'a [Endpoint]) -> Option<Self> {
+        let model::Listener { name, bind, pool, max_connections, backlog: _, timeouts } = listener;
+        let model::ListenerTimeouts { idle, half_close, max_age } = timeouts;
+        let metrics = &snapshot.listener(name)?.metrics;
+        let (bytes_in, bytes_out) = metrics.bytes();
+        Some(Self {
+            name,
+            bind: bind.iter().map(ToString::to_string).collect(),
+            endpoints,
+            pool,
+            protocol: "tcp",
+            max_connections: *max_connections,
+            timeouts: TimeoutsShown {
+                idle: format_duration(*idle),
+                half_close: format_duration(*half_close),
+                max_age: format_duration(*max_age),
+            },
+            connections_active: metrics.active.get(),
+            connections_total: metrics.connections(),
+            bytes_in,
+            bytes_out,
+        })
+    }
+}
+
+#[derive(Serialize)]
+struct PoolShown<'a> {
+    name: &'a Name,
+    balance: &'static str,
+    servers_open: usize,
+    servers: Vec<ServerShown<'a>>,
+}
+
+#[derive(Serialize)]
+struct ServerShown<'a> {
+    name: &'a Name,
+    address: &'a Endpoint,
+    weight: u16,
+    backup: bool,
+    /// `null` where no limit is set.
+    max_connections: Option<u32>,
+    state: &'static str,
+    since: Rfc3339,
+    reason: String,
+    connections_active: u32,
+    connections_total: u64,
+    connect_failures: u64,
+    bytes_in: u64,
+    bytes_out: u64,
+}
+
+impl<'a> PoolShown<'a> {
+    fn of(pool: &'a crate::pool::Pool) -> Self {
+        Self {
+            name: pool.name(),
+            balance: pool.policy().label(),
+            servers_open: pool.open_servers(),
+            servers: pool.servers().map(ServerShown::of).collect(),
+        }
+    }
+}
+
+impl<'a> ServerShown<'a> {
+    fn of(server: &'a Server) -> Self {
+        let Server { state, address: ServerAddr(address), weight, backup, max_connections } = server;
+        let (health, metrics) = (state.health(), state.metrics());
+        let (bytes_in, bytes_out) = metrics.bytes();
+        Self {
+            name: &state.name,
+            address,
+            weight: weight.get(),
+            backup: *backup,
+            max_connections: (*max_connections != model::Server::UNLIMITED).then_some(*max_connections),
+            state: if health.up { "up" } else { "down" },
+            since: Rfc3339(health.since),
+            reason: health.reason,
+            connections_active: state.active(),
+            connections_total: metrics.connections(),
+            connect_failures: metrics.connect_failures(),
+            bytes_in,
+            bytes_out,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(HeaderName, &'static str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect()
+    }
+
+    #[test]
+    fn a_host_is_an_address_or_localhost() {
+        for host in ["127.0.0.1", "127.0.0.1:9180", "[::1]", "[::1]:9180", "10.0.0.1:1", "localhost", "LocalHost:9180"]
+        {
+            assert!(is_no_name(host.as_bytes()), "{host} was refused");
+        }
+        let names = ["", ":", "evil.example", "evil.example:9180", "127.0.0.1.evil.example", "localhost.evil.example"];
+        let tricks =
+            ["127.0.0.1@evil.example", "evil@127.0.0.1", "::1", "[::1", "[127.0.0.1]", "1.2.3.4:x", "[]", "2130706433"];
+        for host in names.into_iter().chain(tricks) {
+            assert!(!is_no_name(host.as_bytes()), "{host} was let through");
+        }
+    }
+
+    #[test]
+    fn only_a_page_of_this_listener_may_read_from_a_browser() {
+        let from = |origin, host| admit(&Uri::from_static("/"), &headers(&[(HOST, host), (ORIGIN, origin)]));
+        assert_eq!(from("http://127.0.0.1:9180", "127.0.0.1:9180"), Ok(()));
+        for origin in ["http://evil.example", "null", "https://127.0.0.1:9180", "http://127.0.0.1:9181", ""] {
+            assert!(
+                from(origin, "127.0.0.1:9180").is_err_and(|(status, _)| status == StatusCode::FORBIDDEN),
+                "{origin}"
+            );
+        }
+        assert!(admit(&Uri::from_static("/"), &headers(&[(ORIGIN, "http://127.0.0.1")])).is_err());
+    }
+
+    #[test]
+    fn a_name_is_refused_wherever_it_stands() {
+        let refused = |target, pairs: &[_]| admit(&Uri::from_static(target), &headers(pairs)).unwrap_err().0;
+        assert_eq!(refused("/", &[(HOST, "evil.example")]), StatusCode::MISDIRECTED_REQUEST);
+        assert_eq!(refused("http://evil.example/", &[(HOST, "127.0.0.1")]), StatusCode::MISDIRECTED_REQUEST);
+        let mut twice = headers(&[(HOST, "127.0.0.1")]);
+        twice.append(HOST, HeaderValue::from_static("evil.example"));
+        assert_eq!(admit(&Uri::from_static("/"), &twice).unwrap_err().0, StatusCode::BAD_REQUEST);
+        assert_eq!(admit(&Uri::from_static("/"), &HeaderMap::new()), Ok(()));
+    }
+}
