@@ -334,7 +334,7 @@ async fn a_pool_shows_how_each_server_does_and_why() {
 
 #[tokio::test]
 async fn a_client_that_takes_too_long_to_ask_is_cut() {
-    let admin = Running::within(Limits { head: Duration::from_millis(100), ..Limits::default() });
+    let admin = Running::within(Limits { head: Duration::from_millis(500), ..Limits::default() });
     let silent = admin.connect().await;
     let slow = admin.connect().await;
     send(&slow, "GET /healthz HTTP/1.1\r\nX-Slow: ").await;
