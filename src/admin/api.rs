@@ -172,6 +172,8 @@ struct Status {
 #[derive(Serialize)]
 struct LimitsShown {
     max_connections: u32,
+    descriptors: u64,
+    descriptors_reserved: u64,
     drain_timeout: String,
 }
 
@@ -201,6 +203,8 @@ impl Status {
             connections_active: view.catalogue.active.get(),
             limits: LimitsShown {
                 max_connections: snapshot.model.max_connections,
+                descriptors: snapshot.model.descriptors.limit,
+                descriptors_reserved: snapshot.model.descriptors.reserve,
                 drain_timeout: format_duration(snapshot.drain_timeout()),
             },
             workers: workers

@@ -28,6 +28,12 @@ fn model() -> Model {
     Model {
         workers: 2,
         max_connections: 1000,
+        descriptors: crate::config::Descriptors {
+            limit: 20_000,
+            reserve: 100,
+            pipes_per_worker: 4,
+            max_connections: 9950,
+        },
         drain_timeout: Duration::from_secs(90),
         watch: false,
         admin: model::Admin { http: model::AdminHttp::Off },

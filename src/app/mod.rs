@@ -128,6 +128,7 @@ pub struct Running {
     view: Arc<View>,
     admin: Option<SocketAddr>,
     stopped: latest::Receiver<Option<Stopped>>,
+    control: Tasks,
 }
 
 /// Starts an instance. When it returns, every listener accepts.
@@ -175,7 +176,7 @@ pub async fn start(source: Source) -> Result<Running, StartError> {
         version = env!("CARGO_PKG_VERSION"),
         "started"
     );
-    Ok(Running { commands, view, admin, stopped })
+    Ok(Running { commands, view, admin, stopped, control })
 }
 
 impl Running {
@@ -255,7 +256,10 @@ impl Running {
         // A writer that is gone has stopped already, and has left its result behind.
         let _stopped_before = self.commands.send(Command::Stop { at_once }).await;
         let mut stopped = self.stopped.clone();
-        stopped.wait_for(Option::is_some).await.ok().and_then(|stopped| *stopped).unwrap_or_default()
+        let result = stopped.wait_for(Option::is_some).await.ok().and_then(|stopped| *stopped).unwrap_or_default();
+        // The writer has told the control tasks to stop, the admin listener last.
+        self.control.ended().await;
+        result
     }
 
     async fn ask<T>(
