@@ -8,6 +8,7 @@ use std::sync::Arc;
 use slab::Slab;
 use tokio::time::Instant;
 
+use super::Desk;
 use crate::backend::State;
 use crate::ending::Reason;
 use crate::metrics::ListenerMetrics;
@@ -71,7 +72,7 @@ impl Live {
 
 impl LiveConnections {
     /// Takes a new connection in; it is taken out when the guard is dropped.
-    pub fn enter(&self, listener: Arc<ListenerMetrics>) -> Entry<'_> {
+    pub(super) fn enter(&self, desk: &Rc<Desk>, listener: Arc<ListenerMetrics>) -> Entry {
         let live = Rc::new(Live {
             listener,
             server: OnceCell::new(),
@@ -79,7 +80,7 @@ impl LiveConnections {
             recalled_for: Cell::new(None),
         });
         let key = self.0.borrow_mut().insert(Rc::clone(&live));
-        Entry { all: self, key, live }
+        Entry { desk: Rc::clone(desk), key, live }
     }
 
     /// Calls back the connections that are meant: by `by` they are to be over. Returns how many there are.
@@ -104,15 +105,22 @@ impl LiveConnections {
 
 /// The entry of one connection, for as long as it is open.
 #[derive(Debug)]
-pub struct Entry<'a> {
-    all: &'a LiveConnections,
+pub(super) struct Entry {
+    desk: Rc<Desk>,
     key: usize,
-    /// The connection.
-    pub live: Rc<Live>,
+    live: Rc<Live>,
 }
 
-impl Drop for Entry<'_> {
+impl std::ops::Deref for Entry {
+    type Target = Live;
+
+    fn deref(&self) -> &Live {
+        &self.live
+    }
+}
+
+impl Drop for Entry {
     fn drop(&mut self) {
-        self.all.0.borrow_mut().try_remove(self.key);
+        self.desk.live.0.borrow_mut().try_remove(self.key);
     }
 }

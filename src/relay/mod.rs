@@ -132,27 +132,29 @@ impl Recall {
 ///
 /// An end of one side is passed on to the other, which may go on (half-close). No buffer is held while nothing moves.
 /// Dropping the future stops it where it is.
-pub async fn relay(
+pub fn relay(
     client: &Stream,
     server: &Stream,
     limits: Limits,
     scratch: &Scratch,
     recall: &Recall,
     meter: &impl Meter,
-) -> Report {
-    let now = Instant::now();
+) -> impl Future<Output = Report> {
     let mut relay = Relay {
         up: Flow::new(Direction::Up),
         down: Flow::new(Direction::Down),
-        deadlines: Deadlines::new(limits, now),
+        deadlines: Deadlines::new(limits, Instant::now()),
         first_end: None,
         refused: None,
     };
-    let mut timer = pin!(sleep_until(relay.deadlines.next(false, None).0));
-    let end = poll_fn(|cx| relay.poll(cx, client, server, scratch, recall, meter, timer.as_mut())).await;
-    relay.up.release(scratch);
-    relay.down.release(scratch);
-    Report { end, up: relay.up.delivered(), down: relay.down.delivered() }
+    // Not an `async fn`, which would hold its arguments twice: before it starts and while it runs.
+    async move {
+        let mut timer = pin!(sleep_until(relay.deadlines.next(false, None).0));
+        let end = poll_fn(|cx| relay.poll(cx, client, server, scratch, recall, meter, timer.as_mut())).await;
+        relay.up.release(scratch);
+        relay.down.release(scratch);
+        Report { end, up: relay.up.delivered(), down: relay.down.delivered() }
+    }
 }
 
 struct Relay {
