@@ -69,10 +69,11 @@ struct Kept {
 }
 
 impl Flow {
-    pub(super) fn new(direction: Direction) -> Self {
+    /// A direction in which these bytes were read already.
+    pub(super) fn new(direction: Direction, read: Vec<u8>) -> Self {
         Self {
             direction,
-            kept: None,
+            kept: (!read.is_empty()).then(|| Box::new(Kept { bytes: read, taken: 0 })),
             pipe: None,
             piped: 0,
             leave_pipe: false,
@@ -120,7 +121,12 @@ impl Flow {
         }
     }
 
-    /// Moves what can be moved now. When it returns with the direction neither finished nor faulted, the task is woken as
+    /// Whether its end, and all before it, was delivered.
+    pub(super) fn is_finished(&self) -> bool {
+        self.progress == Progress::Finished
+    }
+
+    /// Moves what can be moved now; `last` says that the other direction is finished. When it returns with the direction neither finished nor faulted, the task is woken as
     /// soon as there is more to do.
     pub(super) fn poll(
         &mut self,
@@ -129,6 +135,7 @@ impl Flow {
         writer: &Stream,
         scratch: &Scratch,
         meter: &impl Meter,
+        last: bool,
     ) {
         if self.is_done() {
             return;
@@ -136,7 +143,7 @@ impl Flow {
         let mut turn = 0;
         loop {
             let before = self.delivered;
-            let step = self.poll_step(cx, reader, writer, scratch);
+            let step = self.poll_step(cx, reader, writer, scratch, last);
             let moved = usize::try_from(self.delivered - before).unwrap_or(usize::MAX);
             if moved > 0 {
                 meter.moved(self.direction, moved);
@@ -165,11 +172,15 @@ impl Flow {
         reader: &Stream,
         writer: &Stream,
         scratch: &Scratch,
+        last: bool,
     ) -> Poll<Result<(), Fault>> {
         ready!(self.poll_kept(cx, writer))?;
         ready!(self.poll_piped(cx, writer))?;
         if self.progress == Progress::Ended {
-            writer.finish();
+            // When both directions are through, closing the sockets says so as well and a call is saved.
+            if !last {
+                writer.finish();
+            }
             self.progress = Progress::Finished;
             return Poll::Ready(Ok(()));
         }
