@@ -54,7 +54,7 @@ impl DialError {
 /// # Errors
 /// The class of the failure and the system's words. Dropping the future abandons the attempt.
 pub async fn dial(to: &ServerAddr, source: Option<IpAddr>, timeout: Duration) -> Result<Stream, DialError> {
-    let stream = begin(to, source).and_then(Stream::new).map_err(DialError::new)?;
+    let mut stream = begin(to, source).and_then(Stream::new).map_err(DialError::new)?;
     match tokio::time::timeout(timeout, stream.connected()).await {
         Ok(Ok(())) if is_connected_to_itself(&stream, to) => Err(DialError::new(Errno::CONNREFUSED.into())),
         Ok(Ok(())) => Ok(stream),
