@@ -1,0 +1,1 @@
+//! Chapter: hostile peers.
