@@ -222,7 +222,7 @@ async fn mute_server() -> Server {
 /// Sends half an answer and a reset.
 async fn resetting_server() -> Server {
     Server::start(|mut stream| async move {
-        let _gone = stream.write_all(&[0x5a; 20_000]).await;
+        let _gone = stream.write_all(&[0x5a; 10_000]).await;
         reset(stream);
     })
     .await

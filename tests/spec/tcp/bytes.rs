@@ -86,9 +86,9 @@ async fn an_idle_connection_holds_two_sockets_and_nothing_else_however_much_it_m
     for _ in 0..10 {
         let mut client = TcpStream::connect(address).await.unwrap();
         let (mut reader, mut writer) = client.split();
-        let (sent, received) = (vec![1; 8 * MIB], &mut vec![0; 8 * MIB]);
-        let (sent, received) = tokio::join!(writer.write_all(&sent), reader.read_exact(received));
-        (sent.unwrap(), received.unwrap());
+        let (bytes, room) = (vec![1; 8 * MIB], &mut vec![0; 8 * MIB]);
+        let echoed = async { tokio::try_join!(writer.write_all(&bytes), reader.read_exact(room)) };
+        within("the echo", echoed).await.unwrap();
         idle.push(client);
     }
     assert_eq!(program.descriptors("socket:").len(), sockets + 20);
