@@ -163,6 +163,9 @@ pub async fn start(source: Source) -> Result<Running, StartError> {
     let (commands, stopped) = writer.start().await?;
     if let Some(listener) = admin_listener {
         crate::admin::serve(listener, Arc::clone(&view), &control)?;
+        if let Some(address) = admin {
+            tracing::info!(%address, "the admin listener is open");
+        }
     }
     if let (Source::File(path), true) = (&source, watched) {
         watch::watch(path, commands.downgrade(), &control);
