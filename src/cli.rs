@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::admin::is_ready;
 use crate::app::{Running, Source, StartError, start};
 use crate::config::{Environment, FULL, Problems, load_file};
 use crate::logging;
@@ -158,14 +159,13 @@ impl Stop {
 
 fn healthcheck(admin: SocketAddr) -> ExitCode {
     const PATIENCE: Duration = Duration::from_secs(2);
-    match block_on_result(async move {
-        let _ = (admin, PATIENCE);
-        Ok(true)
-    }) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => complain("not ready"),
-        Err(problem) => complain(&problem),
-    }
+    block_on(async {
+        match is_ready(admin, PATIENCE).await {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => complain("not ready: it is stopping"),
+            Err(problem) => complain(&problem),
+        }
+    })
 }
 
 fn complain(text: &str) -> ExitCode {
@@ -192,9 +192,4 @@ fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
         Ok(runtime) => runtime.block_on(work),
         Err(error) => complain(&format!("no runtime: {error}")),
     }
-}
-
-fn block_on_result<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|error| format!("no runtime: {error}"))?.block_on(work)
 }
