@@ -101,6 +101,14 @@ fn run(config: PathBuf) -> ExitCode {
     };
     logging::install(loaded.model.log.level, loaded.model.log.format);
     block_on(async {
+        // Before the start: a signal that came before it is listened for would end the process.
+        let signals = match Signals::listen() {
+            Ok(signals) => signals,
+            Err(error) => {
+                tracing::error!("signals cannot be received: {error}");
+                return ExitCode::from(FAILED);
+            }
+        };
         let running = match start(source).await {
             Ok(running) => running,
             Err(StartError::Configuration(problems)) => {
@@ -112,40 +120,44 @@ fn run(config: PathBuf) -> ExitCode {
                 return ExitCode::from(FAILED);
             }
         };
-        match until_signalled(&running).await {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                tracing::error!("signals cannot be received: {error}");
-                ExitCode::from(FAILED)
-            }
-        }
+        until_signalled(&running, signals).await;
+        ExitCode::SUCCESS
     })
 }
 
 /// Reloads on `SIGHUP`; stops gracefully on `SIGTERM` or `SIGINT`, and at once on a second one.
-async fn until_signalled(running: &Running) -> std::io::Result<()> {
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut stop = Stop { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
+async fn until_signalled(running: &Running, mut signals: Signals) {
     loop {
         tokio::select! {
-            _ = hangup.recv() => {
+            _ = signals.hangup.recv() => {
                 // The writer has said how it went.
                 let _logged = running.reload().await;
             }
-            () = stop.recv() => break,
+            () = signals.stop.recv() => break,
         }
     }
     tokio::select! {
-        _ = running.stop() => return Ok(()),
-        () = stop.recv() => tracing::warn!("stopping at once"),
+        _ = running.stop() => return,
+        () = signals.stop.recv() => tracing::warn!("stopping at once"),
     }
     running.stop_now().await;
-    Ok(())
+}
+
+struct Signals {
+    hangup: Signal,
+    stop: Stop,
 }
 
 struct Stop {
     terminate: Signal,
     interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        let stop = Stop { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
+        Ok(Self { hangup: signal(SignalKind::hangup())?, stop })
+    }
 }
 
 impl Stop {
