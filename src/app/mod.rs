@@ -163,6 +163,7 @@ pub async fn start(source: Source) -> Result<Running, StartError> {
     let (commands, stopped) = writer.start().await?;
     if let Some(listener) = admin_listener {
         crate::admin::serve(listener, Arc::clone(&view), &control)?;
+        tracing::info!(address = admin.map(tracing::field::display), "the admin listener answers");
     }
     if let (Source::File(path), true) = (&source, watched) {
         watch::watch(path, commands.downgrade(), &control);
