@@ -19,3 +19,5 @@ mod stage;
 
 mod tcp;
 mod hostile;
+mod balance;
+mod health;

@@ -20,6 +20,8 @@ use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
+pub mod watch;
+
 /// How long anything a test waits for may take. Far more than it does; only a failing test takes it.
 pub const LIMIT: Duration = Duration::from_secs(20);
 
