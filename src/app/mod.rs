@@ -169,7 +169,7 @@ pub async fn start(source: Source) -> Result<Running, StartError> {
     if let Some(listener) = admin_listener {
         crate::admin::serve(listener, Arc::clone(&view), &control)?;
         if let Some(address) = admin {
-            tracing::info!(%address, "the admin listener is open");
+            tracing::info!(%address, "the admin listener answers");
         }
     }
     if let (Source::File(path), true) = (&source, watched) {

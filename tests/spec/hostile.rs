@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use crate::stage::process::Admin;
 use crate::stage::{Instance, Program, Server, balancing, eventually, is_reset, listening, metric, reset, within};
 
 const MIB: u64 = 1024 * 1024;
@@ -31,7 +32,7 @@ async fn ten_thousand_connections_that_go_wrong_at_every_stage_leave_nothing_beh
     let addresses = servers.each_ref().map(|server| server.address);
     let mut program = Program::start(&format!("{ADMIN}{}", listening(timeouts, &addresses, "")));
     let address = program.listening("web").await;
-    let admin = program.admin().await;
+    let admin = Admin(program.admin().await);
     // What stays for good is there after the first few: pipes in reserve, threads, pages.
     misbehave(address, 100).await;
     admin.eventually(ACTIVE, |active| active == 0.0).await;
@@ -75,7 +76,7 @@ async fn clients_that_never_read_cost_no_memory_and_are_ended_by_the_idle_timeou
     let timeouts = "timeouts = { idle = \"1s\" }";
     let mut program = Program::start(&format!("{ADMIN}{}", listening(timeouts, &[server.address], "")));
     let address = program.listening("web").await;
-    let admin = program.admin().await;
+    let admin = Admin(program.admin().await);
     let memory = program.memory();
     let mut clients = Vec::new();
     for _ in 0..50 {
@@ -116,7 +117,7 @@ async fn more_clients_than_descriptors_are_refused_and_checks_and_the_admin_list
     let check = "check = { interval = \"100ms\", timeout = \"90ms\" }";
     let mut program = Program::start_with_descriptors(&format!("{ADMIN}{}", balancing(&[server.address], check)), 256);
     let address = program.listening("web").await;
-    let admin = program.admin().await;
+    let admin = Admin(program.admin().await);
     let started: serde_json::Value = serde_json::from_str(&program.says("\"started\"").await).unwrap();
     let room = started["max_connections"].as_u64().unwrap();
     assert!((32..128).contains(&room), "room for {room}");

@@ -4,11 +4,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit};
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::process::Command;
 
-use super::{LIMIT, Program, hear, metric, within};
+use super::watch::get;
+use super::{LIMIT, Program, metric};
 
 impl Program {
     /// Starts the program with so many descriptors to open at most.
@@ -70,25 +69,16 @@ impl Program {
         }
         self.seen.iter().filter(|line| line.contains(text)).count()
     }
-
-    /// Waits for its admin listener and returns where that is.
-    pub async fn admin(&mut self) -> Admin {
-        let line = self.says("the admin listener is open").await;
-        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
-        Admin(value["address"].as_str().unwrap().parse().unwrap())
-    }
 }
 
 /// The admin listener of a program.
 #[derive(Clone, Copy)]
-pub struct Admin(SocketAddr);
+pub struct Admin(pub SocketAddr);
 
 impl Admin {
     /// The metrics as they are now.
     pub async fn metrics(self) -> String {
-        let mut stream = within("the admin listener", TcpStream::connect(self.0)).await.unwrap();
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await.unwrap();
-        hear(stream).await.unwrap()
+        get(self.0, "/metrics").await.body
     }
 
     /// Waits until the value of a series is as wanted; one that is not shown is zero.
