@@ -117,6 +117,25 @@ impl Stream {
         }
     }
 
+    /// Whether the other side has sent a reset, for one who has no reason to read or write just now; if not, the task is
+    /// woken when it does. The error is told once.
+    pub fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<Errno> {
+        loop {
+            let Ok(mut guard) = ready!(self.socket.poll_write_ready(cx)) else {
+                return Poll::Pending;
+            };
+            if guard.ready().is_write_closed() {
+                // Closed both ways in good order, or broken: the socket knows.
+                return match socket_error(&self.socket) {
+                    Ok(Err(errno)) | Err(errno) => Poll::Ready(errno),
+                    Ok(Ok(())) => Poll::Pending,
+                };
+            }
+            // Writes are tried before they are waited for, so that nothing is lost by forgetting that one is possible.
+            guard.clear_ready();
+        }
+    }
+
     /// Waits until a connection attempt is over and returns how it went (connect(2), `EINPROGRESS`). A server that accepted
     /// and sent a reset since has connected: what it sent before can still be read, and then the reset.
     pub(super) async fn connected(&mut self) -> io::Result<()> {

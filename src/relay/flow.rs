@@ -114,6 +114,14 @@ impl Flow {
         self.broken = true;
     }
 
+    /// Notices a reset of the reader while the writer takes nothing, when it would not be read from for a long time.
+    pub(super) fn poll_reset(&mut self, cx: &mut Context<'_>, reader: &Stream) {
+        let is_blocked = self.progress == Progress::Open && (self.kept.is_some() || self.piped > 0);
+        if is_blocked && let Poll::Ready(errno) = reader.poll_reset(cx) {
+            self.progress = Progress::Faulted(Fault::Read(errno));
+        }
+    }
+
     /// Gives the pipe back.
     pub(super) fn release(&mut self, scratch: &Scratch) {
         if let Some(pipe) = self.pipe.take() {

@@ -197,6 +197,8 @@ impl Relay {
         self.note(Side::Server);
         self.up.poll(cx, client, server, scratch, meter, self.down.is_finished());
         self.note(Side::Client);
+        self.up.poll_reset(cx, client);
+        self.down.poll_reset(cx, server);
         if let Some(end) = self.end() {
             return Poll::Ready(end);
         }

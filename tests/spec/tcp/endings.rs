@@ -93,6 +93,27 @@ async fn a_reset_of_the_server_is_passed_on_to_a_client_that_had_finished() {
 }
 
 #[tokio::test]
+async fn a_client_that_resets_is_noticed_while_its_server_takes_nothing() {
+    let server = Server::start(|stream| async move {
+        std::future::pending::<()>().await;
+        drop(stream);
+    })
+    .await;
+    let instance = Instance::balancing(&[server.address], "").await;
+    let mut client = instance.connect().await;
+    let fill = async {
+        loop {
+            client.write_all(&[0; 64 * 1024]).await.unwrap();
+        }
+    };
+    // It takes what fits into the buffers on the way, and then nothing more.
+    let stalled = tokio::time::timeout(Duration::from_millis(500), fill).await;
+    assert!(stalled.is_err());
+    reset(client);
+    instance.ended(Reason::ClientReset, 1).await;
+}
+
+#[tokio::test]
 async fn a_server_that_closes_without_a_word_is_named() {
     let server = Server::start(|stream| async move { drop(stream) }).await;
     let instance = Instance::balancing(&[server.address], "").await;
