@@ -96,6 +96,9 @@ async fn no_worker_carries_more_than_its_share_and_a_tenth() {
     let carried = [0, 1, 2, 3].map(|worker| instance.metric(&series(worker)).unwrap());
     assert_eq!(carried.iter().sum::<f64>(), 200.0);
     assert!(carried.iter().all(|connections| *connections <= 55.0), "{carried:?}");
+    // Chance alone keeps to that now and then, but not to this.
+    let (least, most) = carried.iter().fold((200.0, 0.0_f64), |(least, most), n| (n.min(least), n.max(most)));
+    assert!(most - least <= 5.0, "{carried:?}");
 }
 
 /// A listener `web` bound as it says, before a pool of one server.
