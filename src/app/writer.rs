@@ -173,6 +173,7 @@ impl Writer {
             let plan = reconcile(&before.model, &model);
             // What takes effect at the next start only is kept as it is, so that the next reload compares with the truth.
             model.workers = before.model.workers;
+            model.watch = before.model.watch;
             model.admin = before.model.admin.clone();
             model.log = before.model.log.clone();
             Ok((Snapshot::build(model, Some(&before), &catalogue), plan, warnings))
