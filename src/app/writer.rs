@@ -178,12 +178,13 @@ impl Writer {
             model.log = before.model.log.clone();
             Ok((Snapshot::build(model, Some(&before), &catalogue), plan, warnings))
         });
-        let (snapshot, plan, warnings) = match built.await {
+        let (mut snapshot, plan, warnings) = match built.await {
             Ok(built) => built.map_err(ReloadError::Configuration)?,
             Err(_panicked_or_stopping) => return Err(ReloadError::Stopping),
         };
         let bound = Sockets::bind(&plan.open, self.workers.len())?;
 
+        snapshot.succeed(&previous);
         let snapshot = Arc::new(snapshot);
         let drained = self.drained_listeners(&previous, &plan.removed_listeners);
         self.equipment.published.store(Arc::clone(&snapshot));

@@ -20,3 +20,4 @@ mod stage;
 mod tcp;
 mod balance;
 mod health;
+mod reload;
