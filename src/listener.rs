@@ -108,7 +108,7 @@ impl Mouth {
         let (listener, metrics) = &*self.owner.borrow();
         metrics.accepted(desk.worker);
         desk.turnover.began();
-        let snapshot = desk.published.load_full();
+        let snapshot = desk.published.load_full().with_listener(listener);
         let most = snapshot.listener(listener).map_or(0, |listener| listener.max_connections);
         let Some(mut place) = Place::take(&desk.catalogue, metrics, desk.worker, most, snapshot.model.max_connections)
         else {

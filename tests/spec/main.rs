@@ -21,3 +21,4 @@ mod tcp;
 mod hostile;
 mod balance;
 mod health;
+mod reload;
