@@ -103,7 +103,7 @@ async fn a_client_that_resets_is_noticed_while_its_server_takes_nothing() {
     let mut client = instance.connect().await;
     let fill = async {
         loop {
-            client.write_all(&[0; 64 * 1024]).await.unwrap();
+            client.write_all(&[0; 4096]).await.unwrap();
         }
     };
     // It takes what fits into the buffers on the way, and then nothing more.
