@@ -151,7 +151,7 @@ impl Worker {
         Ok(Self { orders, thread })
     }
 
-    /// Waits for the thread to end, after [`Order::Finish`] or when all senders of orders are gone.
+    /// Waits for the thread to end, after [`Order::Finish`]. Blocks.
     pub fn join(self) {
         drop(self.orders);
         if self.thread.join().is_err() {
@@ -174,7 +174,12 @@ async fn run(
         tokio::select! {
             biased;
             order = inbox.recv() => match order {
-                Some(Order::Finish) | None => break,
+                Some(Order::Finish) => break,
+                // The control thread is gone, and with it whoever could say how long connections may go on.
+                None => {
+                    desk.live.call_back(&Target::All, Instant::now(), Reason::Shutdown);
+                    break;
+                }
                 Some(order) => obey(order, &desk, &peers, &mut mouths),
             },
             // The worker holds a sender itself, through its peers, so this never yields `None`.

@@ -320,7 +320,12 @@ impl Writer {
         let mut deadline = Instant::now() + limit + GRACE;
         loop {
             tokio::select! {
-                () = &mut finished => break,
+                () = &mut finished => {
+                    let workers = std::mem::take(&mut self.workers);
+                    // Their connections are over; what is left of them is over in a moment.
+                    let _joined = tokio::task::spawn_blocking(|| workers.into_iter().for_each(Worker::join)).await;
+                    break;
+                }
                 () = tokio::time::sleep_until(deadline) => {
                     tracing::error!("a worker did not end in time and is left behind");
                     break;
