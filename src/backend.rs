@@ -88,12 +88,12 @@ pub struct Watching {
 }
 
 impl State {
-    /// A server nobody has seen yet: healthy until a probe says otherwise. `catalogue` shows it under its names.
+    /// A server nobody has seen yet: healthy until a probe says otherwise. It counts in `catalogue` under its names.
     #[must_use]
     pub fn counted(pool: Name, name: Name, catalogue: &Catalogue) -> Arc<Self> {
         let metrics = catalogue.server(&pool, &name);
         let rest = Rest { health: Mutex::new(Health::untested()), failures: AtomicU32::new(0), failed: Notify::new() };
-        let state = Arc::new(Self {
+        Arc::new(Self {
             pool,
             name,
             active: AtomicU32::new(0),
@@ -101,16 +101,19 @@ impl State {
             watching: ArcSwapOption::empty(),
             metrics,
             rest: Box::new(rest),
-        });
-        let weak: Weak<Self> = Arc::downgrade(&state);
-        state.metrics.set_vitals(weak);
-        state
+        })
     }
 
     /// The same for a server that no catalogue shows, with one shard to count in.
     #[must_use]
     pub fn new(pool: Name, name: Name) -> Arc<Self> {
         Self::counted(pool, name, &Catalogue::new(1))
+    }
+
+    /// Lets the metrics show how this server does, and no earlier one of its names.
+    pub fn show(self: &Arc<Self>) {
+        let weak: Weak<Self> = Arc::downgrade(self);
+        self.metrics.set_vitals(weak);
     }
 
     /// What is counted of it.
@@ -150,16 +153,18 @@ impl State {
     /// A probe has come back; the checker is the only caller.
     pub fn set_tested(&self, seen: &str) {
         self.with_health(|health| {
-            if !health.tested {
-                health.tested = true;
+            // Traffic may have taken it down before, for a reason of its own.
+            if !health.tested && health.up {
                 seen.clone_into(&mut health.reason);
             }
+            health.tested = true;
         });
     }
 
     /// Forgets what was found, as for a server that is another machine under the same name.
     pub fn forget_health(&self) {
         self.with_health(|health| *health = Health::untested());
+        self.discard_failures();
         self.set_healthy(true);
     }
 
@@ -173,6 +178,11 @@ impl State {
     pub fn report_failure(&self) {
         self.rest.failures.fetch_add(1, Ordering::Relaxed);
         self.rest.failed.notify_one();
+    }
+
+    /// Forgets failures of traffic that no checker has heard of.
+    pub fn discard_failures(&self) {
+        self.rest.failures.store(0, Ordering::Relaxed);
     }
 
     /// Waits until traffic has failed to connect to it and returns how often. The checker is the only caller.

@@ -184,6 +184,7 @@ impl Tier {
         for (place, server) in self.members.iter().enumerate() {
             let watching = watcher.clone().map(|watcher| Watching { watcher, place });
             server.state.set_watching(watching);
+            server.state.show();
         }
     }
 

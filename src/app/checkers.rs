@@ -61,14 +61,13 @@ impl Checkers {
             if before.is_some_and(|running| running.settings == settings) {
                 continue;
             }
-            if before.is_some_and(|running| running.settings.address != settings.address)
-                || (settings.check == Check::None && !server.state.is_healthy())
-            {
-                // Another machine under the same name, or nobody who would ever find it healthy again.
-                server.state.forget_health();
-            }
+            let moved = before.is_some_and(|running| running.settings.address != settings.address);
             if let Some(old) = self.running.remove(&key) {
                 old.stop.cancel();
+            }
+            // Another machine under the same name, or nobody who would ever find it healthy again.
+            if moved || (settings.check == Check::None && !server.state.is_healthy()) {
+                server.state.forget_health();
             }
             let running = self.start(&server.state, settings, first_probe);
             self.running.insert(key, running);

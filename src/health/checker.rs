@@ -41,11 +41,17 @@ pub struct Found {
 }
 
 impl Checker {
-    /// Runs until `stop` is cancelled or nobody listens to `found` any more.
-    pub async fn run(self, found: mpsc::Sender<Found>, stop: CancellationToken) {
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = self.check(found) => {}
+    /// Runs until `stop` is cancelled or nobody listens to `found` any more. What traffic met before this call counts for
+    /// nothing: it says little of now.
+    pub fn run(self, found: mpsc::Sender<Found>, stop: CancellationToken) -> impl Future<Output = ()> {
+        self.server.discard_failures();
+        async move {
+            tokio::select! {
+                // First, so that a probe that comes back in the same moment no longer has a say.
+                biased;
+                () = stop.cancelled() => {}
+                () = self.check(found) => {}
+            }
         }
     }
 
@@ -61,15 +67,17 @@ impl Checker {
                 () = tokio::time::sleep_until(next) => {
                     let outcome = self.probe(&timing).await;
                     let change = streak.probed(outcome.is_ok(), timing.rise, timing.fall);
+                    next = Instant::now() + pause(&timing, &streak);
                     self.server.set_tested(if outcome.is_ok() { "passed its first check" } else { "failed its first check" });
                     change.map(|change| (change, self.words(outcome, change, &timing)))
                 }
                 failures = self.server.failures() => {
                     let change = streak.failed_in_traffic(failures, timing.fall);
+                    // The next probe comes sooner and never later, however often traffic fails.
+                    next = next.min(Instant::now() + pause(&timing, &streak));
                     change.map(|change| (change, "traffic failed to connect to it".to_owned()))
                 }
             };
-            next = Instant::now() + pause(&timing, &streak);
             let Some((change, reason)) = change else {
                 continue;
             };

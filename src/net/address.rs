@@ -1,7 +1,7 @@
 //! Addresses, each with a type that says whose it is.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -109,8 +109,9 @@ impl BindAddr {
             None => ("", text),
         };
         let ip = match host {
-            "" | "*" | "[::]" => None,
-            _ => Some(parse_ip(host).ok_or_else(|| format!("{EXPECTED}; \"{host}\" is not an IP address"))?),
+            "" | "*" => None,
+            _ => Some(parse_ip(host).ok_or_else(|| format!("{EXPECTED}; \"{host}\" is not an IP address"))?)
+                .filter(|ip| *ip != IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
         };
         if ports.is_empty() {
             return Err(format!("{EXPECTED}; the port is missing"));

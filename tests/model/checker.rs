@@ -276,7 +276,6 @@ fn checker(state: &Arc<State>, path: &Path, timing: Timing, probes: &Arc<Semapho
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "known: each failure in traffic sets the time of the next probe anew (health::Checker::check)"]
 async fn failures_in_traffic_never_put_off_a_probe() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a");
@@ -297,7 +296,6 @@ async fn failures_in_traffic_never_put_off_a_probe() {
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "known: a checker that is stopped as its probe comes back may still write (health::Checker::run)"]
 async fn a_checker_that_was_stopped_has_no_last_word() {
     let folder = tempfile::tempdir().unwrap();
     for _ in 0..64 {
@@ -319,7 +317,6 @@ async fn a_checker_that_was_stopped_has_no_last_word() {
 }
 
 #[tokio::test(start_paused = true)]
-#[ignore = "known: failures that nobody listened to wait for the next checker (app::checkers, backend::State)"]
 async fn failures_of_a_time_without_checks_do_not_count_once_there_are_some() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a");

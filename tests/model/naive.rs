@@ -256,7 +256,7 @@ impl Naive {
             true => fall,
             false => rise,
         };
-        if first {
+        if first && server.up {
             server.reason = if passed { "passed its first check" } else { "failed its first check" }.to_owned();
         }
         server.results.push(passed);
