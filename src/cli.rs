@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::admin::is_ready;
 use crate::app::{Running, Source, StartError, start};
 use crate::config::{Environment, FULL, Problems, load_file};
 use crate::logging;
@@ -158,10 +159,7 @@ impl Stop {
 
 fn healthcheck(admin: SocketAddr) -> ExitCode {
     const PATIENCE: Duration = Duration::from_secs(2);
-    match block_on_result(async move {
-        let _ = (admin, PATIENCE);
-        Ok(true)
-    }) {
+    match block_on_result(is_ready(admin, PATIENCE)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => complain("not ready"),
         Err(problem) => complain(&problem),
