@@ -108,6 +108,14 @@ fn run(config: PathBuf) -> ExitCode {
     };
     logging::install(loaded.model.log.level, loaded.model.log.format);
     block_on(async {
+        // Before the start: a signal that came before it is listened for would end the process.
+        let signals = match Signals::listen() {
+            Ok(signals) => signals,
+            Err(error) => {
+                tracing::error!("signals cannot be received: {error}");
+                return ExitCode::from(FAILED);
+            }
+        };
         let running = match start(source).await {
             Ok(running) => running,
             Err(StartError::Configuration(problems)) => {
@@ -119,40 +127,44 @@ fn run(config: PathBuf) -> ExitCode {
                 return ExitCode::from(FAILED);
             }
         };
-        match until_signalled(&running).await {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                tracing::error!("signals cannot be received: {error}");
-                ExitCode::from(FAILED)
-            }
-        }
+        until_signalled(&running, signals).await;
+        ExitCode::SUCCESS
     })
 }
 
 /// Reloads on `SIGHUP`; stops gracefully on `SIGTERM` or `SIGINT`, and at once on a second one.
-async fn until_signalled(running: &Running) -> std::io::Result<()> {
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut stop = Stop { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
+async fn until_signalled(running: &Running, mut signals: Signals) {
     loop {
         tokio::select! {
-            _ = hangup.recv() => {
+            _ = signals.hangup.recv() => {
                 // The writer has said how it went.
                 let _logged = running.reload().await;
             }
-            () = stop.recv() => break,
+            () = signals.stop.recv() => break,
         }
     }
     tokio::select! {
-        _ = running.stop() => return Ok(()),
-        () = stop.recv() => tracing::warn!("stopping at once"),
+        _ = running.stop() => return,
+        () = signals.stop.recv() => tracing::warn!("stopping at once"),
     }
     running.stop_now().await;
-    Ok(())
+}
+
+struct Signals {
+    hangup: Signal,
+    stop: Stop,
 }
 
 struct Stop {
     terminate: Signal,
     interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        let stop = Stop { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
+        Ok(Self { hangup: signal(SignalKind::hangup())?, stop })
+    }
 }
 
 impl Stop {
@@ -165,20 +177,24 @@ impl Stop {
 }
 
 fn demonstrate(once: bool) -> ExitCode {
-    match block_on_result(async { demo::run(once).await.map_err(|error| error.to_string()) }) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(FAILED),
-        Err(problem) => complain(&problem),
-    }
+    block_on(async {
+        match demo::run(once).await {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::from(FAILED),
+            Err(problem) => complain(&problem.to_string()),
+        }
+    })
 }
 
 fn healthcheck(admin: SocketAddr) -> ExitCode {
     const PATIENCE: Duration = Duration::from_secs(2);
-    match block_on_result(is_ready(admin, PATIENCE)) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => complain("not ready"),
-        Err(problem) => complain(&problem),
-    }
+    block_on(async {
+        match is_ready(admin, PATIENCE).await {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => complain("not ready: it is stopping"),
+            Err(problem) => complain(&problem),
+        }
+    })
 }
 
 fn complain(text: &str) -> ExitCode {
@@ -205,9 +221,4 @@ fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
         Ok(runtime) => runtime.block_on(work),
         Err(error) => complain(&format!("no runtime: {error}")),
     }
-}
-
-fn block_on_result<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|error| format!("no runtime: {error}"))?.block_on(work)
 }

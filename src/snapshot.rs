@@ -4,7 +4,7 @@
 //! and so may be thrown away; one task publishes it through a [`Published`] and then calls [`Snapshot::take_over`].
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -27,6 +27,8 @@ pub struct Snapshot {
     pub model: Model,
     listeners: HashMap<Name, Listener>,
     pools: HashMap<Name, PoolInEffect>,
+    /// What was in effect before, for as long as it is there.
+    previous: Weak<Self>,
 }
 
 /// What connections of a listener need to know.
@@ -76,7 +78,23 @@ impl Snapshot {
                 (pool.name.clone(), built)
             })
             .collect();
-        Self { generation: previous.map_or(1, |previous| previous.generation + 1), model, listeners, pools }
+        let generation = previous.map_or(1, |previous| previous.generation + 1);
+        Self { generation, model, listeners, pools, previous: Weak::new() }
+    }
+
+    /// Lets connections find what is in effect until this is published: see [`Snapshot::with_listener`].
+    pub fn succeed(&mut self, previous: &Arc<Self>) {
+        self.previous = Arc::downgrade(previous);
+    }
+
+    /// This snapshot, or the one before it when only that has the listener: while a reload is under way, a socket still
+    /// belongs to a listener that is no more, and what arrives at it is served as that listener would have.
+    #[must_use]
+    pub fn with_listener(self: Arc<Self>, name: &Name) -> Arc<Self> {
+        if self.listeners.contains_key(name) {
+            return self;
+        }
+        self.previous.upgrade().filter(|previous| previous.listeners.contains_key(name)).unwrap_or(self)
     }
 
     /// The listener of this name.

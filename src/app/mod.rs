@@ -136,6 +136,11 @@ pub struct Running {
 /// # Errors
 /// When the configuration has problems or the system refuses what it asks for; nothing is left running then.
 pub async fn start(source: Source) -> Result<Running, StartError> {
+    // Before it is loaded: what changes from here on is a change.
+    let known = match &source {
+        Source::File(path) => watch::Content::of(path),
+        Source::Text(_) => None,
+    };
     let Loaded { model, warnings } = source.load().map_err(StartError::Configuration)?;
     if warnings.iter().next().is_some() {
         tracing::warn!("{}", warnings.summary());
@@ -163,9 +168,12 @@ pub async fn start(source: Source) -> Result<Running, StartError> {
     let (commands, stopped) = writer.start().await?;
     if let Some(listener) = admin_listener {
         crate::admin::serve(listener, Arc::clone(&view), &control)?;
+        if let Some(address) = admin {
+            tracing::info!(%address, "the admin listener answers");
+        }
     }
     if let (Source::File(path), true) = (&source, watched) {
-        watch::watch(path, commands.downgrade(), &control);
+        watch::watch(path, known, commands.downgrade(), &control);
     }
     let model = &published.load().model;
     tracing::info!(

@@ -51,17 +51,18 @@ pub(super) fn reconcile(old: &Model, new: &Model) -> Plan {
     plan.removed_listeners = names(old).difference(&names(new)).cloned().collect();
     describe("listener", &old.listeners, &new.listeners, |l| &l.name, &mut plan.changes);
     describe_pools(&old.pools, &new.pools, &mut plan.changes);
-    for (key, differs) in [("drain_timeout", old.drain_timeout != new.drain_timeout), ("watch", old.watch != new.watch)]
-    {
-        if differs {
-            plan.changes.push(format!("{key} changed"));
-        }
+    if old.drain_timeout != new.drain_timeout {
+        plan.changes.push("drain_timeout changed".to_owned());
     }
     if old.max_connections != new.max_connections {
         plan.changes.push(format!("max_connections {} -> {}", old.max_connections, new.max_connections));
     }
-    let restart =
-        [("workers", old.workers != new.workers), ("admin", old.admin != new.admin), ("log", old.log != new.log)];
+    let restart = [
+        ("workers", old.workers != new.workers),
+        ("watch", old.watch != new.watch),
+        ("admin", old.admin != new.admin),
+        ("log", old.log != new.log),
+    ];
     plan.needs_restart = restart.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect();
     plan
 }

@@ -173,16 +173,18 @@ impl Writer {
             let plan = reconcile(&before.model, &model);
             // What takes effect at the next start only is kept as it is, so that the next reload compares with the truth.
             model.workers = before.model.workers;
+            model.watch = before.model.watch;
             model.admin = before.model.admin.clone();
             model.log = before.model.log.clone();
             Ok((Snapshot::build(model, Some(&before), &catalogue), plan, warnings))
         });
-        let (snapshot, plan, warnings) = match built.await {
+        let (mut snapshot, plan, warnings) = match built.await {
             Ok(built) => built.map_err(ReloadError::Configuration)?,
             Err(_panicked_or_stopping) => return Err(ReloadError::Stopping),
         };
         let bound = Sockets::bind(&plan.open, self.workers.len())?;
 
+        snapshot.succeed(&previous);
         let snapshot = Arc::new(snapshot);
         let drained = self.drained_listeners(&previous, &plan.removed_listeners);
         self.equipment.published.store(Arc::clone(&snapshot));

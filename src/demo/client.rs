@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::net::address::{Endpoint, ServerAddr};
-use crate::net::dial::dial;
+use crate::net::dial::{First, dial};
 use crate::net::stream::Stream;
 use crate::task::Tasks;
 
@@ -91,7 +91,8 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) async fn connect(to: SocketAddr) -> Result<Self, String> {
-        let stream = dial(&ServerAddr(Endpoint::Tcp(to)), None, PATIENCE).await.map_err(|error| error.to_string())?;
+        let connected = dial(&ServerAddr(Endpoint::Tcp(to)), None, PATIENCE, First::Us).await;
+        let stream = connected.map_err(|error| error.to_string())?;
         Ok(Self { stream, received: Vec::new() })
     }
 

@@ -14,7 +14,8 @@ use crate::config::model::ListenerTimeouts;
 use crate::ending::Reason;
 use crate::metrics::{Catalogue, ListenerMetrics};
 use crate::net::address::ClientAddr;
-use crate::net::dial::dial;
+use crate::net::dial::{First, dial};
+use crate::net::errno;
 use crate::net::stream::Stream;
 use crate::pool::{Picked, Pool, Tried};
 use crate::relay::{Direction, Limits, Meter, relay};
@@ -118,6 +119,8 @@ pub fn serve(desk: Rc<Desk>, admitted: Admitted) -> impl Future<Output = ()> {
 struct Established {
     client: Stream,
     server: Stream,
+    /// What the client had sent before the server was connected.
+    early: Vec<u8>,
     live: Entry,
     limits: Limits,
 }
@@ -139,8 +142,17 @@ async fn set_up(
         return Err(Reason::Internal);
     };
     record.routed(pool.pool.name());
+    // Most clients speak first and have spoken by now. Nothing is lost if not: the server is not kept waiting either way.
+    let early = match desk.scratch.read_early(&client) {
+        Ok(early) => early,
+        Err(errno) => {
+            let gone = errno::is_disconnect(errno);
+            return Err(if gone { Reason::ClientReset } else { Reason::Internal });
+        }
+    };
+    let first = if early.is_empty() { First::PerhapsServer } else { First::Us };
     let connected = tokio::select! {
-        connected = connect(record, &pool.pool) => connected,
+        connected = connect(record, &pool.pool, first) => connected,
         () = live.recall.due() => Err(live.recalled_for().unwrap_or(Reason::Internal)),
     };
     match connected {
@@ -151,7 +163,7 @@ async fn set_up(
             let ListenerTimeouts { idle, half_close, max_age } = timeouts;
             let expires = (!max_age.is_zero()).then(|| record.accepted() + max_age);
             let half_close = half_close.min(idle);
-            Ok(Established { client, server, live, limits: Limits { idle, half_close, expires } })
+            Ok(Established { client, server, early, live, limits: Limits { idle, half_close, expires } })
         }
         Err(reason) => {
             client.reset();
@@ -160,9 +172,9 @@ async fn set_up(
     }
 }
 
-/// Picks a server and connects to it; if that fails, picks another, as often as the pool allows. Nothing was read from the
-/// client before, so nothing has to be replayed.
-async fn connect(record: &mut Record, pool: &Pool) -> Result<Stream, Reason> {
+/// Picks a server and connects to it; if that fails, picks another, as often as the pool allows. What the client has sent is
+/// sent to none before it is connected, so nothing has to be replayed.
+async fn connect(record: &mut Record, pool: &Pool, first: First) -> Result<Stream, Reason> {
     let mut tried = Tried::new();
     let mut failure = Reason::NoServer;
     while let Some(Picked { server, lease }) = pool.pick(&tried) {
@@ -170,7 +182,7 @@ async fn connect(record: &mut Record, pool: &Pool) -> Result<Stream, Reason> {
             record.retried();
         }
         let started = Instant::now();
-        match dial(&server.address, pool.next_source(server), pool.connect_timeout()).await {
+        match dial(&server.address, pool.next_source(server), pool.connect_timeout(), first).await {
             Ok(stream) => {
                 record.connected(lease, started.elapsed());
                 return Ok(stream);
@@ -196,10 +208,10 @@ async fn connect(record: &mut Record, pool: &Pool) -> Result<Stream, Reason> {
 
 /// Relays between the two sides until the end, and closes both accordingly.
 async fn converse(record: &mut Record, established: Established) {
-    let Established { client, server, live, limits } = established;
+    let Established { client, server, early, live, limits } = established;
     let desk = Rc::clone(&record.desk);
     let meter = Both { worker: desk.worker, listener: record.listener(), server: record.server() };
-    let report = relay(&client, &server, limits, &desk.scratch, &live.recall, &meter).await;
+    let report = relay(&client, &server, early, limits, &desk.scratch, &live.recall, &meter).await;
     record.moved(report.up, report.down);
     if !report.is_clean() {
         client.reset();

@@ -93,6 +93,7 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         let lasted = self.accepted.elapsed();
+        self.desk.turnover.ended();
         self.place.listener.ended(self.desk.worker, self.reason, lasted);
         if !self.desk.access.is_on() {
             return;

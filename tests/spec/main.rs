@@ -13,7 +13,12 @@
     reason = "in a test a broken expectation should stop loudly"
 )]
 #![allow(clippy::large_futures, reason = "tests run once")]
+#![allow(unreachable_pub, reason = "what the chapters share is public to them and to nobody else")]
 
 mod stage;
 
 mod tcp;
+mod hostile;
+mod balance;
+mod health;
+mod reload;
