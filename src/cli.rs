@@ -88,7 +88,9 @@ fn check(config: &std::path::Path, format: Format) -> ExitCode {
     };
     let told = match format {
         Format::Human => {
-            tell(&problems);
+            if problems.iter().next().is_some() {
+                tell(&problems);
+            }
             print(&if fine { format!("{}: fine\n", config.display()) } else { String::new() })
         }
         Format::Json => print(&format!("{:#}\n", problems.json())),
