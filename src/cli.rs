@@ -12,7 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::admin::is_ready;
 use crate::app::{Running, Source, StartError, start};
 use crate::config::{Environment, FULL, Problems, load_file};
-use crate::logging;
+use crate::{demo, logging};
 
 /// Where the configuration is looked for when no file is named.
 const DEFAULT_FILE: &str = "/etc/portreeve/portreeve.toml";
@@ -45,6 +45,12 @@ enum Command {
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
+    /// Take a tour: an embedded configuration over servers of its own. Needs no file and nothing installed.
+    Demo {
+        /// End after the tour instead of serving on: exit 0 if all it showed was true, 1 if not.
+        #[arg(long)]
+        once: bool,
+    },
     /// Print the full configuration with every default.
     Defaults,
     /// Ask a running instance whether it is ready: exit 0 if so, 1 if not. For container health checks.
@@ -69,6 +75,7 @@ pub fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run { config } => run(config),
         Command::Check { config, format } => check(&config, format),
+        Command::Demo { once } => demonstrate(once),
         Command::Defaults => print(FULL),
         Command::Healthcheck { admin } => healthcheck(admin),
     }
@@ -81,7 +88,9 @@ fn check(config: &std::path::Path, format: Format) -> ExitCode {
     };
     let told = match format {
         Format::Human => {
-            tell(&problems);
+            if problems.iter().next().is_some() {
+                tell(&problems);
+            }
             print(&if fine { format!("{}: fine\n", config.display()) } else { String::new() })
         }
         Format::Json => print(&format!("{:#}\n", problems.json())),
@@ -167,6 +176,16 @@ impl Stop {
             _ = self.interrupt.recv() => {}
         }
     }
+}
+
+fn demonstrate(once: bool) -> ExitCode {
+    block_on(async {
+        match demo::run(once).await {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::from(FAILED),
+            Err(problem) => complain(&problem.to_string()),
+        }
+    })
 }
 
 fn healthcheck(admin: SocketAddr) -> ExitCode {

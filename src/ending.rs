@@ -41,7 +41,7 @@ reasons! {
     HalfCloseTimeout = "half_close_timeout",
     /// The connection reached the age it may have.
     MaxAge = "max_age",
-    /// Its listener was removed, or its server drained, and the drain timeout passed.
+    /// Its listener was removed and the drain timeout passed.
     Drained = "drained",
     /// Its server was found down and the pool does not keep such connections.
     ServerDown = "server_down",

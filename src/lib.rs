@@ -36,5 +36,5 @@ pub mod worker; // one data thread: its sockets, its connections, its orders
 // House: what runs it all.
 pub mod admin; // the admin listener: metrics, health, read-only API
 pub mod app; // start, the single writer, reload, signals, drain
-// pub mod demo; // the tour: an embedded default that proves itself
+pub mod demo; // the tour: an embedded default that proves itself
 pub mod cli; // the command line

@@ -6,12 +6,18 @@
     reason = "a test that cannot go on says so and stops"
 )]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-/// What the program can be told to do; a document may name these and no others.
-const SUBCOMMANDS: &[&str] = &["run", "check", "demo", "defaults", "healthcheck"];
+use portreeve::backend::State;
+use portreeve::config::{Environment, Loaded, Problems, load_file, load_text};
+use portreeve::ending::Reason;
+use portreeve::metrics::Catalogue;
+use portreeve::units::Name;
+
 /// The one command that sets up a machine for the tests and runs them.
 const SET_UP: &str = "tests/run";
 /// What people read or run, and so what may name files of the repository.
@@ -48,8 +54,10 @@ fn every_link_within_the_repository_leads_somewhere() {
 #[test]
 fn what_readme_tells_people_to_type_is_there_to_be_typed() {
     let commands = shell_commands(&read("README.md"));
-    assert!(commands.len() >= 3, "only {commands:?} were seen");
-    let complaints: Vec<String> = commands.iter().filter_map(|command| complaint_about(command)).collect();
+    assert!(commands.len() >= 10, "only {commands:?} were seen");
+    let subcommands = subcommands();
+    let complaint = |command: &Vec<String>| complaint_about(command, &subcommands);
+    let complaints: Vec<String> = commands.iter().filter_map(complaint).collect();
     assert!(complaints.is_empty(), "{complaints:#?}");
 }
 
@@ -57,6 +65,92 @@ fn what_readme_tells_people_to_type_is_there_to_be_typed() {
 fn readme_names_the_command_that_sets_up_and_tests() {
     let commands = shell_commands(&read("README.md"));
     assert!(commands.iter().any(|command| command.first().is_some_and(|first| first == SET_UP)), "{commands:?}");
+}
+
+#[test]
+fn every_configuration_in_readme_loads_and_nothing_is_to_be_said_of_it() {
+    let readme = read("README.md");
+    let mut texts = blocks(&readme, "toml");
+    assert!(!texts.is_empty(), "no configuration was seen");
+    let fragments = blocks(&readme, "toml,fragment");
+    assert!(fragments.len() >= 3, "only {} fragments were seen", fragments.len());
+    // The fragments of the page are parts of one configuration.
+    texts.push(fragments.concat());
+    for text in texts {
+        let warnings = load(&text).unwrap_or_else(|problems| panic!("{}\n{text}", problems.human(false))).warnings;
+        assert!(warnings.iter().next().is_none(), "{}", warnings.human(false));
+    }
+}
+
+#[test]
+fn the_broken_configuration_in_readme_gets_the_answer_it_shows() {
+    let readme = read("README.md");
+    let (broken, answers) = (blocks(&readme, "toml,broken"), blocks(&readme, "text"));
+    assert_eq!(broken.len(), 1);
+    let problems = load(&broken[0]).expect_err("it is broken").human(false);
+    assert!(answers.iter().any(|shown| shown.trim() == problems.trim()), "README does not show:\n{problems}");
+}
+
+#[test]
+fn every_configuration_that_is_shipped_loads() {
+    let mut seen = 0;
+    for file in files().into_iter().filter(|file| file.parent().is_some_and(|folder| folder.ends_with("config"))) {
+        if file.extension().is_some_and(|extension| extension == "toml") {
+            let loaded = load_file(&file, &ENVIRONMENT).unwrap_or_else(|problems| panic!("{}", problems.human(false)));
+            assert!(loaded.warnings.iter().next().is_none(), "{}", loaded.warnings.human(false));
+            seen += 1;
+        }
+    }
+    assert!(seen >= 3, "only {seen} files were seen");
+}
+
+#[test]
+fn readme_lists_every_ending_with_what_the_code_says_of_it() {
+    let labels: Vec<&str> = Reason::ALL.iter().map(|reason| reason.label()).collect();
+    let rows = table_after(&read("README.md"), "## Endings");
+    assert_eq!(rows.iter().map(|(label, _)| label.as_str()).collect::<Vec<_>>(), labels);
+    let code = read("src/ending.rs");
+    for (label, words) in rows {
+        let (before, _) = code.split_once(&format!(" = \"{label}\"")).expect("the code has the reason");
+        let said = before.rsplit("/// ").next().and_then(|said| said.lines().next()).unwrap_or_default();
+        assert_eq!(words, said.trim_end_matches('.'), "{label}");
+    }
+}
+
+#[test]
+fn the_access_log_line_in_readme_ends_with_a_reason_there_is() {
+    let lines = blocks(&read("README.md"), "json");
+    assert_eq!(lines.len(), 1);
+    let line: serde_json::Value = serde_json::from_str(&lines[0]).expect("the line is JSON");
+    assert!(Reason::ALL.iter().any(|reason| line["reason"] == reason.label()), "{line}");
+}
+
+#[test]
+fn readme_names_every_metric_there_is_and_no_other() {
+    let documented: BTreeSet<String> = metrics_named(&read("README.md"));
+    assert!(documented.len() >= 10, "only {documented:?} were seen");
+    assert_eq!(documented, families(), "left: README.md, right: the code");
+}
+
+#[test]
+fn the_dashboard_asks_for_metrics_that_there_are() {
+    let families = families();
+    for name in metrics_named(&read("config/grafana.json")) {
+        let series = ["_bucket", "_count", "_sum"].iter().find_map(|part| name.strip_suffix(part));
+        let known = families.contains(&name) || series.is_some_and(|family| families.contains(family));
+        assert!(known, "config/grafana.json asks for {name}, which is not there");
+    }
+}
+
+#[test]
+fn the_image_checks_its_health_where_its_configuration_answers() {
+    let loaded = load(&read("config/container.toml")).unwrap_or_else(|problems| panic!("{}", problems.human(false)));
+    let admin = loaded.model.admin.http;
+    let portreeve::config::model::AdminHttp::On(address) = admin else { panic!("the admin listener is off") };
+    let dockerfile = read("Dockerfile");
+    let wanted = format!("\"healthcheck\", \"--admin\", \"{address}\"");
+    assert!(dockerfile.contains(&wanted), "the Dockerfile does not say {wanted}");
+    assert!(subcommands().iter().any(|subcommand| subcommand == "healthcheck"));
 }
 
 #[test]
@@ -165,10 +259,15 @@ fn blocks(text: &str, language: &str) -> Vec<String> {
 }
 
 /// What is wrong with a command that a document tells people to type, if it is one of ours.
-fn complaint_about(command: &[String]) -> Option<String> {
+fn complaint_about(command: &[String], subcommands: &[String]) -> Option<String> {
     let said = command.join(" ");
     let words: Vec<&str> = command.iter().map(String::as_str).skip_while(|word| *word == "sudo").collect();
     let (first, rest) = words.split_first()?;
+    if *first == "cargo" && rest.first() == Some(&"bench") {
+        let bench = rest.iter().skip_while(|word| **word != "--bench").nth(1)?;
+        let file = format!("benches/{bench}.rs");
+        return (!root().join(&file).exists()).then(|| format!("`{said}`: there is no {file}"));
+    }
     let arguments = if *first == "cargo" && rest.first() == Some(&"run") {
         let own = rest.iter().take_while(|word| **word != "--");
         if let Some((_, example)) = own.zip(rest.iter().skip(1)).find(|(flag, _)| **flag == "--example") {
@@ -182,10 +281,60 @@ fn complaint_about(command: &[String]) -> Option<String> {
         return None;
     };
     match arguments.first() {
-        Some(subcommand) if SUBCOMMANDS.contains(subcommand) || subcommand.starts_with('-') => None,
+        Some(word) if word.starts_with('-') || subcommands.iter().any(|known| known == word) => None,
         Some(subcommand) => Some(format!("`{said}`: there is no subcommand {subcommand}")),
         None => Some(format!("`{said}`: it takes a subcommand")),
     }
+}
+
+/// The rows of the first table below a heading: the word in code marks, and the words on it.
+fn table_after(text: &str, heading: &str) -> Vec<(String, String)> {
+    let (_, below) = text.split_once(heading).unwrap_or_else(|| panic!("there is no {heading}"));
+    let rows = below.lines().skip_while(|line| !line.starts_with("| `")).take_while(|line| line.starts_with('|'));
+    rows.map(|row| {
+        let (word, words) = row.trim_matches(['|', ' ']).split_once(" | ").expect("a row has two cells");
+        (word.trim_matches('`').to_owned(), words.trim().to_owned())
+    })
+    .collect()
+}
+
+/// The words of a text that are names of metrics of ours.
+fn metrics_named(text: &str) -> BTreeSet<String> {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .filter(|word| word.strip_prefix("portreeve_").is_some_and(|rest| !rest.is_empty()))
+        .map(str::to_owned)
+        .collect()
+}
+
+// The program.
+
+/// A machine that no configuration here asks too much of.
+const ENVIRONMENT: Environment = Environment { descriptor_limit: 1_000_000, cores: 2 };
+
+fn load(text: &str) -> Result<Loaded, Problems> {
+    load_text(text, "portreeve.toml", Path::new("/etc/portreeve"), &ENVIRONMENT)
+}
+
+/// What the program can be told to do, as it says itself.
+fn subcommands() -> Vec<String> {
+    let help = Command::new(env!("CARGO_BIN_EXE_portreeve")).arg("--help").output().expect("the program runs").stdout;
+    let help = String::from_utf8(help).expect("its help is text");
+    let (_, commands) = help.split_once("Commands:\n").expect("its help lists commands");
+    let listed = commands.lines().take_while(|line| !line.is_empty());
+    let names = listed.filter_map(|line| line.strip_prefix("  ").filter(|rest| !rest.starts_with(' ')));
+    let names: Vec<String> = names.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect();
+    assert!(names.len() >= 5, "only {names:?} were seen");
+    names
+}
+
+/// The families of ours that are exposed when there is a listener and a server.
+fn families() -> BTreeSet<String> {
+    let catalogue = Catalogue::new(1);
+    let _listener = catalogue.listener(&Name::new("listener"));
+    let _server = State::counted(Name::new("pool"), Name::new("server"), &catalogue);
+    let text = catalogue.expose();
+    let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE portreeve_")?.split(' ').next());
+    names.map(|name| format!("portreeve_{name}")).collect()
 }
 
 // The repository.
@@ -246,18 +395,28 @@ portreeve no";
 
 #[test]
 fn a_command_that_is_not_there_is_a_complaint() {
-    let complains = |line: &str| complaint_about(&line.split(' ').map(str::to_owned).collect::<Vec<_>>()).is_some();
+    let known = ["run", "check", "demo"].map(str::to_owned);
+    let complains =
+        |line: &str| complaint_about(&line.split(' ').map(str::to_owned).collect::<Vec<_>>(), &known).is_some();
     for fine in [
         "cargo run --release -- demo",
         "cargo run -- --version",
         "cargo run --example echo -- 127.0.0.1:1",
         "target/release/portreeve run -c x.toml",
         "sudo portreeve check",
+        "cargo bench",
         "curl -s http://127.0.0.1:9180/metrics",
     ] {
         assert!(!complains(fine), "{fine}");
     }
-    for wrong in ["cargo run -- dance", "cargo run", "portreeve dance", "portreeve", "cargo run --example none -- x"] {
+    for wrong in [
+        "cargo run -- dance",
+        "cargo run",
+        "portreeve dance",
+        "portreeve",
+        "cargo run --example none -- x",
+        "cargo bench --bench none",
+    ] {
         assert!(complains(wrong), "{wrong}");
     }
 }

@@ -23,7 +23,7 @@ use crate::config::model::AdminHttp;
 use crate::config::{Environment, Loaded, Problems, load_file, load_text};
 use crate::logging::AccessWriter;
 use crate::metrics::Catalogue;
-use crate::net::address::Endpoint;
+use crate::net::address::{BindAddr, Endpoint};
 use crate::snapshot::{Published, Snapshot};
 use crate::task::Tasks;
 use crate::units::Name;
@@ -70,12 +70,12 @@ pub enum StartError {
     #[error(transparent)]
     Bind(#[from] BindError),
     /// The admin listener cannot listen.
-    #[error("admin.http: cannot listen on {address}: {error}")]
+    #[error("admin.http: cannot listen on {address}: {why}")]
     Admin {
         /// The address.
         address: SocketAddr,
-        /// Why.
-        error: io::Error,
+        /// Why, with the process in the way if that can be seen.
+        why: String,
     },
     /// The access log cannot be opened.
     #[error("log.access: {0}")]
@@ -156,7 +156,7 @@ pub async fn start(source: Source) -> Result<Running, StartError> {
     let admin_listener = match admin_http {
         AdminHttp::Off => None,
         AdminHttp::On(address) => {
-            let failed = |error| StartError::Admin { address, error };
+            let failed = |error| StartError::Admin { address, why: sockets::explain(&error, &BindAddr::Tcp(address)) };
             Some(std::net::TcpListener::bind(address).map_err(failed)?)
         }
     };

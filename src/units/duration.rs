@@ -32,7 +32,10 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
             "m" => 60_000,
             "h" => 3_600_000,
             "d" => 86_400_000,
-            "" => return Err(format!("the unit is missing: did you mean \"{number}s\" or \"{number}ms\"?")),
+            "" if tail.is_empty() => {
+                return Err(format!("the unit is missing: did you mean \"{number}s\" or \"{number}ms\"?"));
+            }
+            "" => return Err(format!("{EXPECTED}; the unit follows the number at once and is ms, s, m, h or d")),
             _ => return Err(format!("{EXPECTED}; \"{unit}\" is no unit")),
         };
         if scale >= last_unit {
@@ -87,5 +90,6 @@ mod tests {
             assert!(parse_duration(text).is_err(), "{text:?} was accepted");
         }
         assert!(parse_duration("5").is_err_and(|e| e.contains("did you mean \"5s\"")));
+        assert!(parse_duration("5 minutes").is_err_and(|e| e.contains("follows the number at once")));
     }
 }
