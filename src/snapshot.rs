@@ -3,7 +3,7 @@
 //! A snapshot is built from a model and the snapshot before it by [`Snapshot::build`], which touches nothing that lives
 //! and so may be thrown away; one task publishes it through a [`Published`] and then calls [`Snapshot::take_over`].
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -129,17 +129,6 @@ impl Snapshot {
     /// Makes the servers report to the pools of this snapshot. The publisher calls it once the snapshot is published.
     pub fn take_over(&self) {
         self.pools.values().for_each(|pool| pool.pool.take_over());
-    }
-
-    /// The servers that `previous` had and this one has not.
-    #[must_use]
-    pub fn servers_gone_since(&self, previous: &Self) -> Vec<Arc<State>> {
-        let kept: HashSet<*const State> = self.states().map(Arc::as_ptr).collect();
-        previous.states().filter(|state| !kept.contains(&Arc::as_ptr(state))).cloned().collect()
-    }
-
-    fn states(&self) -> impl Iterator<Item = &Arc<State>> {
-        self.pools.values().flat_map(|pool| pool.pool.servers().map(|server| &server.state))
     }
 }
 

@@ -75,6 +75,7 @@ impl Running {
     fn within(limits: Limits) -> Self {
         let catalogue = Catalogue::new(2);
         let snapshot = Arc::new(Snapshot::build(model(), None, &catalogue));
+        snapshot.take_over();
         let published = Arc::new(Published::from(Arc::clone(&snapshot)));
         let access = AccessWriter::open(&AccessLog::Off, LogFormat::Auto).unwrap();
         let view = Arc::new(View::new(published, Arc::clone(&catalogue), access));
