@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::live::Live;
+use super::live::{Entry, Live};
 use super::record::Record;
 use super::{Desk, reasons};
 use crate::backend::{Lease, State};
@@ -95,7 +95,7 @@ impl Drop for Place {
 }
 
 /// Serves a connection to its end, on the worker that carries it.
-pub async fn serve(desk: Rc<Desk>, admitted: Admitted) {
+pub async fn serve(desk: Rc<Desk>, admitted: Admitted, entry: Entry) {
     let Admitted { socket, client, accepted, listener, snapshot, place } = admitted;
     let mut record = Record::open(&desk, Arc::clone(&place.listener), client, accepted);
     let Ok(client) = Stream::new(socket) else {
@@ -107,7 +107,6 @@ pub async fn serve(desk: Rc<Desk>, admitted: Admitted) {
         client.reset();
         return record.close(Reason::Internal);
     };
-    let entry = desk.live.enter(Arc::clone(&place.listener));
     record.routed(pool.pool.name());
     let connected = tokio::select! {
         connected = connect(&desk, pool, &mut record) => connected,

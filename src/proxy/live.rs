@@ -13,9 +13,9 @@ use crate::ending::Reason;
 use crate::metrics::ListenerMetrics;
 use crate::relay::Recall;
 
-/// The open connections of one worker.
-#[derive(Debug, Default)]
-pub struct LiveConnections(RefCell<Slab<Rc<Live>>>);
+/// The open connections of one worker; clones are the same.
+#[derive(Clone, Debug, Default)]
+pub struct LiveConnections(Rc<RefCell<Slab<Rc<Live>>>>);
 
 /// One open connection, as its worker knows it.
 #[derive(Debug)]
@@ -71,7 +71,8 @@ impl Live {
 
 impl LiveConnections {
     /// Takes a new connection in; it is taken out when the guard is dropped.
-    pub fn enter(&self, listener: Arc<ListenerMetrics>) -> Entry<'_> {
+    #[must_use]
+    pub fn enter(&self, listener: Arc<ListenerMetrics>) -> Entry {
         let live = Rc::new(Live {
             listener,
             server: OnceCell::new(),
@@ -79,7 +80,7 @@ impl LiveConnections {
             recalled_for: Cell::new(None),
         });
         let key = self.0.borrow_mut().insert(Rc::clone(&live));
-        Entry { all: self, key, live }
+        Entry { all: self.clone(), key, live }
     }
 
     /// Calls back the connections that are meant: by `by` they are to be over. Returns how many there are.
@@ -104,14 +105,14 @@ impl LiveConnections {
 
 /// The entry of one connection, for as long as it is open.
 #[derive(Debug)]
-pub struct Entry<'a> {
-    all: &'a LiveConnections,
+pub struct Entry {
+    all: LiveConnections,
     key: usize,
     /// The connection.
     pub live: Rc<Live>,
 }
 
-impl Drop for Entry<'_> {
+impl Drop for Entry {
     fn drop(&mut self) {
         self.all.0.borrow_mut().try_remove(self.key);
     }

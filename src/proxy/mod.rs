@@ -16,7 +16,7 @@ use crate::snapshot::Published;
 use crate::task::Tasks;
 
 pub use connection::{Admitted, Place, serve};
-pub use live::{Live, LiveConnections, Target};
+pub use live::{Entry, Live, LiveConnections, Target};
 
 /// What all connections of a worker share.
 #[derive(Debug)]
@@ -44,8 +44,10 @@ impl Desk {
         self.catalogue.workers().get(self.worker)
     }
 
-    /// Serves an admitted connection in a task of its own.
+    /// Serves an admitted connection in a task of its own. From here on, and not only once the task runs, it can be called
+    /// back.
     pub fn spawn(self: &Rc<Self>, admitted: Admitted) {
-        self.tasks.spawn_local("connection", serve(Rc::clone(self), admitted));
+        let entry = self.live.enter(Arc::clone(&admitted.place.listener));
+        self.tasks.spawn_local("connection", serve(Rc::clone(self), admitted, entry));
     }
 }

@@ -21,3 +21,4 @@ mod tcp;
 mod balance;
 mod health;
 mod reload;
+mod drain;
