@@ -23,12 +23,13 @@ use crate::config::model::AdminHttp;
 use crate::config::{Environment, Loaded, Problems, load_file, load_text};
 use crate::logging::AccessWriter;
 use crate::metrics::Catalogue;
-use crate::net::address::Endpoint;
+use crate::net::address::{BindAddr, Endpoint};
 use crate::snapshot::{Published, Snapshot};
 use crate::task::Tasks;
 use crate::units::Name;
 use crate::worker::{Equipment, Worker};
 pub use sockets::BindError;
+use sockets::explain;
 use writer::{Command, Writer};
 
 /// Where a configuration comes from.
@@ -70,12 +71,12 @@ pub enum StartError {
     #[error(transparent)]
     Bind(#[from] BindError),
     /// The admin listener cannot listen.
-    #[error("admin.http: cannot listen on {address}: {error}")]
+    #[error("admin.http: cannot listen on {address}: {why}")]
     Admin {
         /// The address.
         address: SocketAddr,
-        /// Why.
-        error: io::Error,
+        /// Why, with the process in the way if that can be seen.
+        why: String,
     },
     /// The access log cannot be opened.
     #[error("log.access: {0}")]
@@ -156,7 +157,7 @@ pub async fn start(source: Source) -> Result<Running, StartError> {
     let admin_listener = match admin_http {
         AdminHttp::Off => None,
         AdminHttp::On(address) => {
-            let failed = |error| StartError::Admin { address, error };
+            let failed = |error| StartError::Admin { address, why: explain(&error, &BindAddr::Tcp(address)) };
             Some(std::net::TcpListener::bind(address).map_err(failed)?)
         }
     };

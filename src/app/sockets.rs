@@ -110,7 +110,7 @@ impl Sockets {
 }
 
 /// Why a bind failed, with what can be done about it.
-fn explain(error: &io::Error, address: &BindAddr) -> String {
+pub(super) fn explain(error: &io::Error, address: &BindAddr) -> String {
     let tcp = match address {
         BindAddr::Tcp(address) => Some(*address),
         BindAddr::Dual(port) => Some(SocketAddr::from((Ipv6Addr::UNSPECIFIED, *port))),
