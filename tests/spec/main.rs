@@ -22,3 +22,6 @@ mod balance;
 mod health;
 mod reload;
 mod drain;
+mod admin;
+mod metrics;
+mod command_line;
