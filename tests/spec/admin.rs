@@ -3,6 +3,7 @@
 use std::process::Stdio;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::stage::watch::{Answer, get_as};
 use crate::stage::{ClosedPort, Instance, Server, balancing, eventually, within};
@@ -22,6 +23,15 @@ async fn healthcheck(admin: std::net::SocketAddr) -> std::process::Output {
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_portreeve"));
     command.args(["healthcheck", "--admin", &admin.to_string()]).stdin(Stdio::null());
     within("the health check", command.output()).await.unwrap()
+}
+
+/// An established connection through which five bytes went each way, and were counted.
+async fn greeted(instance: &Instance) -> TcpStream {
+    let mut client = instance.connect().await;
+    client.write_all(b"hello").await.unwrap();
+    within("the echo", client.read_exact(&mut [0; 5])).await.unwrap();
+    eventually("the count", || instance.listener("web").bytes() == (5, 5)).await;
+    client
 }
 
 #[tokio::test]
@@ -57,9 +67,7 @@ async fn the_status_shows_what_runs() {
 async fn listeners_are_shown_with_what_they_carry() {
     let server = Server::echo().await;
     let instance = Instance::watched(&balancing(&[server.address], "")).await;
-    let mut client = instance.connect().await;
-    client.write_all(b"hello").await.unwrap();
-    within("the echo", client.read_exact(&mut [0; 5])).await.unwrap();
+    let client = greeted(&instance).await;
     let listeners = instance.get("/api/v1/listeners").await.json();
     let [web] = &listeners.as_array().unwrap()[..] else { panic!("{listeners}") };
     assert_eq!((&web["name"], &web["pool"], &web["protocol"]), (&json!("web"), &json!("web"), &json!("tcp")));
@@ -84,9 +92,7 @@ async fn pools_are_shown_with_the_state_of_each_server_and_what_it_carries() {
     );
     let text = balancing(&[], "balance = \"least_conn\"").replace("servers = []", &format!("servers = {servers}"));
     let instance = Instance::watched(&text).await;
-    let mut client = instance.connect().await;
-    client.write_all(b"hello").await.unwrap();
-    within("the echo", client.read_exact(&mut [0; 5])).await.unwrap();
+    let client = greeted(&instance).await;
     let pools = instance.get("/api/v1/pools").await.json();
     assert_eq!((&pools[0]["name"], &pools[0]["balance"]), (&json!("web"), &json!("least_conn")));
     assert_eq!(pools[0]["servers_open"], 2);
