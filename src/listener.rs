@@ -110,6 +110,7 @@ impl Mouth {
         let accepted = Instant::now();
         let (listener, metrics) = &*self.owner.borrow();
         metrics.accepted(desk.worker);
+        desk.turnover.began();
         let snapshot = desk.published.load_full().with_listener(listener);
         let most = snapshot.listener(listener).map_or(0, |listener| listener.max_connections);
         let Some(mut place) = Place::take(&desk.catalogue, metrics, desk.worker, most, snapshot.model.max_connections)
@@ -140,7 +141,7 @@ impl Peers {
             .map(|step| (desk.worker + 1 + (first + step) % others) % workers.len())
             .filter_map(|worker| Some((workers.get(worker)?.active.get(), worker)))
             .min()?;
-        is_clearly_more(own, active).then_some(worker)
+        is_clearly_more(own, active, desk.turnover.is_high()).then_some(worker)
     }
 
     fn hand_over(&self, desk: &Rc<Desk>, worker: usize, admitted: Admitted) {
@@ -175,10 +176,12 @@ impl Peers {
     }
 }
 
-/// Whether a worker with `own` connections, the new one included, should give it to one with `others`. A small lead is left
-/// alone: short connections even it out by themselves, and a hand-over wakes another thread.
-fn is_clearly_more(own: u32, other: u32) -> bool {
-    own > other.saturating_add((own / 16).max(4))
+/// Whether a worker with `own` connections, the new one included, should give it to one with `others`. A hand-over wakes
+/// another thread, so a small lead is left alone; and where connections come and go a larger one too, since it passes by
+/// itself.
+fn is_clearly_more(own: u32, other: u32, short_lived: bool) -> bool {
+    let lead = if short_lived { (own / 2).max(32) } else { (own / 16).max(4) };
+    own > other.saturating_add(lead)
 }
 
 /// Refuses with a reset, which costs neither side a lingering socket.
@@ -192,11 +195,13 @@ mod tests {
 
     #[test]
     fn a_lead_of_a_few_connections_is_left_alone_and_more_is_handed_over() {
-        assert!(!is_clearly_more(1, 0));
-        assert!(!is_clearly_more(4, 0));
-        assert!(is_clearly_more(5, 0));
-        assert!(!is_clearly_more(1000, 940));
-        assert!(is_clearly_more(1000, 900));
+        assert!(!is_clearly_more(1, 0, false));
+        assert!(!is_clearly_more(4, 0, false));
+        assert!(is_clearly_more(5, 0, false));
+        assert!(!is_clearly_more(1000, 940, false));
+        assert!(is_clearly_more(1000, 900, false));
+        assert!(!is_clearly_more(1000, 900, true), "short connections even it out by themselves");
+        assert!(is_clearly_more(1000, 400, true));
     }
 
     #[test]
@@ -205,7 +210,7 @@ mod tests {
         for _ in 0..200 {
             // The worst the kernel can do: every connection arrives at the first worker.
             let idlest = (1..4).min_by_key(|w| workers[*w]).unwrap();
-            let target = if is_clearly_more(workers[0] + 1, workers[idlest]) { idlest } else { 0 };
+            let target = if is_clearly_more(workers[0] + 1, workers[idlest], false) { idlest } else { 0 };
             workers[target] += 1;
         }
         assert!(workers.iter().all(|active| *active <= 55), "{workers:?}");

@@ -1,9 +1,12 @@
 //! Tasks: every one that is spawned is named, counted, told to stop and awaited. The only callers of `spawn` are here.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 
+use pin_project_lite::pin_project;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -26,20 +29,16 @@ impl Tasks {
 
     /// Starts a task on the runtime of the caller. It is told to stop through [`Tasks::stopping`].
     pub fn spawn(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
-        let witness = Witness { name, catalogue: Arc::clone(&self.catalogue) };
-        self.tracker.spawn(async move {
-            let _witness = witness;
-            work.await;
-        });
+        self.tracker.spawn(self.witnessed(name, work));
     }
 
     /// Starts a task on the worker of the caller, which must run a `LocalSet`.
     pub fn spawn_local(&self, name: &'static str, work: impl Future<Output = ()> + 'static) {
-        let witness = Witness { name, catalogue: Arc::clone(&self.catalogue) };
-        self.tracker.spawn_local(async move {
-            let _witness = witness;
-            work.await;
-        });
+        self.tracker.spawn_local(self.witnessed(name, work));
+    }
+
+    fn witnessed<F>(&self, name: &'static str, work: F) -> Witnessed<F> {
+        Witnessed { work, _witness: Witness { name, catalogue: Arc::clone(&self.catalogue) } }
     }
 
     /// What tells the tasks of this group to stop.
@@ -69,6 +68,23 @@ impl Tasks {
     /// Waits until all tasks have ended. Call [`Tasks::stop`] first.
     pub async fn ended(&self) {
         self.tracker.wait().await;
+    }
+}
+
+pin_project! {
+    /// A task and its witness. Written out, since an `async` block would hold the work twice, before and while it runs.
+    struct Witnessed<F> {
+        #[pin]
+        work: F,
+        _witness: Witness,
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Witnessed<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.project().work.poll(cx)
     }
 }
 

@@ -21,7 +21,7 @@ use crate::listener::{Mouth, Peers};
 use crate::logging::AccessWriter;
 use crate::metrics::{Catalogue, ListenerMetrics};
 use crate::net::listen::Acceptor;
-use crate::proxy::{Admitted, Desk, LiveConnections, Target};
+use crate::proxy::{Admitted, Desk, LiveConnections, Target, Turnover};
 use crate::relay::Scratch;
 use crate::snapshot::Published;
 use crate::task::Tasks;
@@ -144,6 +144,7 @@ impl Worker {
                 access,
                 scratch: Scratch::new(pipes),
                 live: LiveConnections::default(),
+                turnover: Turnover::default(),
             });
             LocalSet::new().block_on(&runtime, run(desk, Rc::new(peers), inbox, entrance));
         })?;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::net::address::{Endpoint, ServerAddr};
-use crate::net::dial::dial;
+use crate::net::dial::{First, dial};
 use crate::net::stream::Stream;
 
 const REQUEST: &[u8] = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
@@ -24,7 +24,8 @@ pub async fn is_ready(address: SocketAddr, timeout: Duration) -> Result<bool, St
 }
 
 async fn ask(address: SocketAddr, timeout: Duration) -> Result<bool, String> {
-    let stream = dial(&ServerAddr(Endpoint::Tcp(address)), None, timeout).await.map_err(|error| error.to_string())?;
+    let stream =
+        dial(&ServerAddr(Endpoint::Tcp(address)), None, timeout, First::Us).await.map_err(|error| error.to_string())?;
     send(&stream, REQUEST).await?;
     status(&receive_line(&stream).await?)
 }

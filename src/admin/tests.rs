@@ -7,7 +7,7 @@ use crate::balance::Policy;
 use crate::config::model::{self, AccessLog, LogFormat, LogLevel, Model};
 use crate::health::Check;
 use crate::net::address::{BindAddr, ServerAddr};
-use crate::net::dial::dial;
+use crate::net::dial::{First, dial};
 use crate::net::stream::Stream;
 use crate::task::Tasks;
 use crate::units::Weight;
@@ -91,7 +91,7 @@ impl Running {
     }
 
     async fn connect(&self) -> Stream {
-        dial(&ServerAddr(Endpoint::Tcp(self.address)), None, SOON).await.unwrap()
+        dial(&ServerAddr(Endpoint::Tcp(self.address)), None, SOON, First::Us).await.unwrap()
     }
 
     /// The whole answer to a head without its closing empty line.
@@ -278,7 +278,10 @@ async fn the_status_says_what_is_in_effect_and_how_the_last_reload_went() {
     let before = admin.get("/api/v1/status").await.json();
     assert_eq!(before["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(before["generation"], 1);
-    assert_eq!(before["limits"], serde_json::json!({ "max_connections": 1000, "drain_timeout": "1m30s" }));
+    let limits = serde_json::json!({
+        "max_connections": 1000, "descriptors": 20_000, "descriptors_reserved": 100, "drain_timeout": "1m30s"
+    });
+    assert_eq!(before["limits"], limits);
     assert_eq!(before["workers"][1], serde_json::json!({ "worker": 1, "connections_active": 0, "handed_over": 0 }));
     assert_eq!((&before["draining"], &before["connections_active"]), (&false.into(), &0.into()));
     assert!(before["uptime_seconds"].as_u64().unwrap() < 60);
@@ -406,5 +409,5 @@ async fn when_the_tasks_are_to_stop_idle_clients_are_let_go_and_nobody_is_accept
     admin.tasks.stop();
     tokio::time::timeout(SOON, admin.tasks.ended()).await.expect("a task goes on");
     assert_eq!((rest(&idle).await, rest(&silent).await), (String::new(), String::new()));
-    assert!(dial(&ServerAddr(Endpoint::Tcp(admin.address)), None, SOON).await.is_err());
+    assert!(dial(&ServerAddr(Endpoint::Tcp(admin.address)), None, SOON, First::Us).await.is_err());
 }

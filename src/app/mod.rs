@@ -169,7 +169,9 @@ pub async fn start(source: Source) -> Result<Running, StartError> {
     let (commands, stopped) = writer.start().await?;
     if let Some(listener) = admin_listener {
         crate::admin::serve(listener, Arc::clone(&view), &control)?;
-        tracing::info!(address = admin.map(tracing::field::display), "the admin listener answers");
+        if let Some(address) = admin {
+            tracing::info!(%address, "the admin listener answers");
+        }
     }
     if let (Source::File(path), true) = (&source, watched) {
         watch::watch(path, known, commands.downgrade(), &control);

@@ -2,10 +2,13 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use rustix::io::Errno;
+use rustix::net::sockopt::set_tcp_quickack;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 
 use super::address::{Endpoint, ServerAddr};
@@ -49,12 +52,27 @@ impl DialError {
     }
 }
 
+/// Who speaks first on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum First {
+    /// We do, as soon as it stands: the acknowledgement that completes it may wait for our first bytes and travel with them,
+    /// which saves a segment (`TCP_QUICKACK`, tcp(7)).
+    Us,
+    /// Perhaps the server does, so it is to know at once that the connection stands.
+    PerhapsServer,
+}
+
 /// Connects to `to` within `timeout`, from the local address `source` if one is given.
 ///
 /// # Errors
 /// The class of the failure and the system's words. Dropping the future abandons the attempt.
-pub async fn dial(to: &ServerAddr, source: Option<IpAddr>, timeout: Duration) -> Result<Stream, DialError> {
-    let stream = begin(to, source).and_then(Stream::new).map_err(DialError::new)?;
+pub async fn dial(
+    to: &ServerAddr,
+    source: Option<IpAddr>,
+    timeout: Duration,
+    first: First,
+) -> Result<Stream, DialError> {
+    let mut stream = begin(to, source, first).and_then(Stream::new).map_err(DialError::new)?;
     match tokio::time::timeout(timeout, stream.connected()).await {
         Ok(Ok(())) if is_connected_to_itself(&stream, to) => Err(DialError::new(Errno::CONNREFUSED.into())),
         Ok(Ok(())) => Ok(stream),
@@ -64,7 +82,7 @@ pub async fn dial(to: &ServerAddr, source: Option<IpAddr>, timeout: Duration) ->
 }
 
 /// Makes a socket and starts connecting it.
-fn begin(to: &ServerAddr, source: Option<IpAddr>) -> io::Result<OwnedFd> {
+fn begin(to: &ServerAddr, source: Option<IpAddr>, first: First) -> io::Result<OwnedFd> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let (socket, result) = match &to.0 {
         Endpoint::Tcp(address) => {
@@ -75,6 +93,9 @@ fn begin(to: &ServerAddr, source: Option<IpAddr>) -> io::Result<OwnedFd> {
                 rustix::net::bind(&socket, &SocketAddr::new(source, 0)).map_err(|errno| {
                     io::Error::new(io::ErrorKind::InvalidInput, format!("cannot connect from {source}: {errno}"))
                 })?;
+            }
+            if first == First::Us {
+                set_tcp_quickack(&socket, false)?;
             }
             let result = rustix::net::connect(&socket, address);
             (socket, result)
@@ -92,17 +113,23 @@ fn begin(to: &ServerAddr, source: Option<IpAddr>) -> io::Result<OwnedFd> {
 }
 
 /// TCP lets a socket connect to itself when the kernel happens to choose the destination's own port as the local one
-/// (simultaneous open, RFC 9293 §3.5), which makes a closed local port look open. Only a local destination among
-/// the ephemeral ports can be hit, so only there is the question asked.
+/// (simultaneous open, RFC 9293 §3.5), which makes a closed local port look open. Only a port of this machine that the
+/// kernel may choose can be hit, so only there is the question asked.
 fn is_connected_to_itself(stream: &Stream, to: &ServerAddr) -> bool {
-    const FIRST_EPHEMERAL_PORT: u16 = 1024;
     match to.0 {
-        Endpoint::Tcp(address) if address.ip().is_loopback() && address.port() > FIRST_EPHEMERAL_PORT => {
+        Endpoint::Tcp(address) if address.ip().is_loopback() && EPHEMERAL_PORTS.contains(&address.port()) => {
             rustix::net::getsockname(stream).is_ok_and(|local| SocketAddr::try_from(local) == Ok(address))
         }
         Endpoint::Tcp(_) | Endpoint::Unix(_) => false,
     }
 }
+
+/// The ports the kernel chooses local ones from (ip(7), `ip_local_port_range`); all that are not reserved if it does not say.
+static EPHEMERAL_PORTS: LazyLock<RangeInclusive<u16>> = LazyLock::new(|| {
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let mut bounds = range.split_whitespace().filter_map(|bound| bound.parse().ok());
+    bounds.next().zip(bounds.next()).map_or(1024..=u16::MAX, |(first, last)| first..=last)
+});
 
 fn classify(error: &io::Error) -> DialFailure {
     let Some(errno) = Errno::from_io_error(error) else {
@@ -129,19 +156,22 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let to = ServerAddr(Endpoint::Tcp(address));
-        let stream = dial(&to, Some("127.0.0.9".parse().unwrap()), Duration::from_secs(5)).await.unwrap();
+        let stream =
+            dial(&to, Some("127.0.0.9".parse().unwrap()), Duration::from_secs(5), First::PerhapsServer).await.unwrap();
         let (_socket, peer) = listener.accept().unwrap();
         assert_eq!(peer.ip().to_string(), "127.0.0.9", "the source address was not used");
         drop(stream);
         drop(listener);
-        let error = dial(&to, None, Duration::from_secs(5)).await.unwrap_err();
+        let error = dial(&to, None, Duration::from_secs(5), First::PerhapsServer).await.unwrap_err();
         assert_eq!(error.failure, DialFailure::Refused);
     }
 
     #[tokio::test]
     async fn a_source_that_is_not_ours_is_named() {
         let to = ServerAddr(Endpoint::Tcp("127.0.0.1:9".parse().unwrap()));
-        let error = dial(&to, Some("192.0.2.1".parse().unwrap()), Duration::from_secs(5)).await.unwrap_err();
+        let error = dial(&to, Some("192.0.2.1".parse().unwrap()), Duration::from_secs(5), First::PerhapsServer)
+            .await
+            .unwrap_err();
         assert!(error.to_string().contains("192.0.2.1"), "{error}");
     }
 
@@ -149,7 +179,7 @@ mod tests {
     async fn a_missing_unix_socket_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let to = ServerAddr::parse("unix:none.sock", folder.path()).unwrap();
-        let error = dial(&to, None, Duration::from_secs(5)).await.unwrap_err();
+        let error = dial(&to, None, Duration::from_secs(5), First::PerhapsServer).await.unwrap_err();
         assert_eq!(error.failure, DialFailure::Refused);
     }
 

@@ -19,6 +19,8 @@ use super::sockopt;
 #[derive(Debug)]
 pub struct Stream {
     socket: AsyncFd<OwnedFd>,
+    /// Whether a reset was met while connecting. The kernel reports it once only: what reads as an end is none.
+    reset: bool,
 }
 
 /// What one read brought.
@@ -36,7 +38,7 @@ impl Stream {
     /// # Errors
     /// When the runtime cannot watch the descriptor.
     pub fn new(socket: OwnedFd) -> io::Result<Self> {
-        sockopt::watch(socket, Interest::READABLE | Interest::WRITABLE).map(|socket| Self { socket })
+        sockopt::watch(socket, Interest::READABLE | Interest::WRITABLE).map(|socket| Self { socket, reset: false })
     }
 
     /// Reads once the kernel says that there is something to read.
@@ -61,6 +63,7 @@ impl Stream {
             let mut guard = ready!(self.socket.poll_read_ready(cx)).map_err(errno_of)?;
             let closed = guard.ready().is_read_closed();
             match read(self.socket.as_fd()) {
+                Ok(0) if self.reset => return Poll::Ready(Err(Errno::CONNRESET)),
                 Ok(bytes) => {
                     if bytes < full {
                         guard.clear_ready();
@@ -80,7 +83,10 @@ impl Stream {
     /// # Errors
     /// `EAGAIN` when there is nothing.
     pub fn try_recv(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
-        rustix::net::recv(&self.socket, buffer, RecvFlags::empty()).map(|(n, _)| n)
+        match rustix::net::recv(&self.socket, buffer, RecvFlags::empty()) {
+            Ok((0, _)) if self.reset => Err(Errno::CONNRESET),
+            read => read.map(|(n, _)| n),
+        }
     }
 
     /// Writes what the kernel takes of `bytes`. With `more`, the kernel holds a last partial segment back because the end
@@ -111,8 +117,28 @@ impl Stream {
         }
     }
 
-    /// Waits until a connection attempt is over and returns how it went (connect(2), `EINPROGRESS`).
-    pub(super) async fn connected(&self) -> io::Result<()> {
+    /// Whether the other side has sent a reset, for one who has no reason to read or write just now; if not, the task is
+    /// woken when it does. The error is told once.
+    pub fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<Errno> {
+        loop {
+            let Ok(mut guard) = ready!(self.socket.poll_write_ready(cx)) else {
+                return Poll::Pending;
+            };
+            if guard.ready().is_write_closed() {
+                // Closed both ways in good order, or broken: the socket knows.
+                return match socket_error(&self.socket) {
+                    Ok(Err(errno)) | Err(errno) => Poll::Ready(errno),
+                    Ok(Ok(())) => Poll::Pending,
+                };
+            }
+            // Writes are tried before they are waited for, so that nothing is lost by forgetting that one is possible.
+            guard.clear_ready();
+        }
+    }
+
+    /// Waits until a connection attempt is over and returns how it went (connect(2), `EINPROGRESS`). A server that accepted
+    /// and sent a reset since has connected: what it sent before can still be read, and then the reset.
+    pub(super) async fn connected(&mut self) -> io::Result<()> {
         let guard = self.socket.writable().await?;
         // A socket that failed is reported as closed for writing; one that is merely writable has connected, and
         // needs no further question.
@@ -121,6 +147,11 @@ impl Stream {
         }
         match socket_error(&self.socket)? {
             Ok(()) => Ok(()),
+            // An attempt that is answered with a reset fails with ECONNREFUSED (RFC 9293 §3.10.7.3).
+            Err(Errno::CONNRESET | Errno::PIPE) => {
+                self.reset = true;
+                Ok(())
+            }
             Err(errno) => Err(errno.into()),
         }
     }

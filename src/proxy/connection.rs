@@ -6,19 +6,20 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::live::{Entry, Live};
+use super::live::Entry;
 use super::record::Record;
 use super::{Desk, reasons};
-use crate::backend::{Lease, State};
+use crate::backend::State;
 use crate::config::model::ListenerTimeouts;
 use crate::ending::Reason;
 use crate::metrics::{Catalogue, ListenerMetrics};
 use crate::net::address::ClientAddr;
-use crate::net::dial::dial;
+use crate::net::dial::{First, dial};
+use crate::net::errno;
 use crate::net::stream::Stream;
-use crate::pool::{Picked, Tried};
+use crate::pool::{Picked, Pool, Tried};
 use crate::relay::{Direction, Limits, Meter, relay};
-use crate::snapshot::{PoolInEffect, Snapshot};
+use crate::snapshot::Snapshot;
 use crate::units::Name;
 
 /// A connection that was let in.
@@ -95,64 +96,105 @@ impl Drop for Place {
 }
 
 /// Serves a connection to its end, on the worker that carries it.
-pub async fn serve(desk: Rc<Desk>, admitted: Admitted, entry: Entry) {
+pub fn serve(desk: Rc<Desk>, admitted: Admitted) -> impl Future<Output = ()> {
     let Admitted { socket, client, accepted, listener, snapshot, place } = admitted;
-    let mut record = Record::open(&desk, Arc::clone(&place.listener), client, accepted);
-    let Ok(client) = Stream::new(socket) else {
-        return record.close(Reason::Internal);
-    };
-    let Some((timeouts, pool)) =
-        snapshot.listener(&listener).and_then(|listener| Some((listener.timeouts, snapshot.pool_of(listener)?)))
-    else {
-        client.reset();
-        return record.close(Reason::Internal);
-    };
-    record.routed(pool.pool.name());
-    let connected = tokio::select! {
-        connected = connect(&desk, pool, &mut record) => connected,
-        () = entry.live.recall.due() => Err(entry.live.recalled_for().unwrap_or(Reason::Internal)),
-    };
-    match connected {
-        Ok((server, lease)) => {
-            // From here on nothing of this generation is needed: the connection may outlive many.
-            drop(snapshot);
-            entry.live.set_server(lease.server());
-            converse(&desk, &entry.live, client, server, lease, timeouts, record).await;
-        }
-        Err(reason) => {
-            client.reset();
-            record.close(reason);
+    // Not only once the task runs: whoever is let in can be called back.
+    let live = desk.live.enter(&desk, Arc::clone(&place.listener));
+    let mut record = Record::open(desk, place, client, accepted);
+    // Setting up needs much that the connection does not need later: it has a box of its own, so that the task of an
+    // established connection is small.
+    let setting_up = Box::pin(async move {
+        let outcome = set_up(&mut record, live, socket, &listener, &snapshot).await;
+        (record, outcome)
+    });
+    async move {
+        let (mut record, outcome) = setting_up.await;
+        match outcome {
+            Ok(established) => converse(&mut record, established).await,
+            Err(reason) => record.close(reason),
         }
     }
 }
 
-/// Picks a server and connects to it; if that fails, picks another, as often as the pool allows. Nothing was read from the
-/// client before, so nothing has to be replayed.
-async fn connect(desk: &Desk, pool: &PoolInEffect, record: &mut Record<'_>) -> Result<(Stream, Lease), Reason> {
-    let pool = &pool.pool;
+/// A connection with a server at its other end.
+#[derive(Debug)]
+struct Established {
+    client: Stream,
+    server: Stream,
+    /// What the client had sent before the server was connected.
+    early: Vec<u8>,
+    live: Entry,
+    limits: Limits,
+}
+
+/// Finds the connection a server. What it returns holds nothing of the snapshot: the connection may outlive many.
+async fn set_up(
+    record: &mut Record,
+    live: Entry,
+    socket: OwnedFd,
+    listener: &Name,
+    snapshot: &Snapshot,
+) -> Result<Established, Reason> {
+    let client = Stream::new(socket).map_err(|_no_event_queue| Reason::Internal)?;
+    let desk = Rc::clone(&record.desk);
+    let Some((timeouts, pool)) =
+        snapshot.listener(listener).and_then(|listener| Some((listener.timeouts, snapshot.pool_of(listener)?)))
+    else {
+        client.reset();
+        return Err(Reason::Internal);
+    };
+    record.routed(pool.pool.name());
+    // Most clients speak first and have spoken by now. Nothing is lost if not: the server is not kept waiting either way.
+    let early = match desk.scratch.read_early(&client) {
+        Ok(early) => early,
+        Err(errno) => {
+            let gone = errno::is_disconnect(errno);
+            return Err(if gone { Reason::ClientReset } else { Reason::Internal });
+        }
+    };
+    let first = if early.is_empty() { First::PerhapsServer } else { First::Us };
+    let connected = tokio::select! {
+        connected = connect(record, &pool.pool, first) => connected,
+        () = live.recall.due() => Err(live.recalled_for().unwrap_or(Reason::Internal)),
+    };
+    match connected {
+        Ok(server) => {
+            if let Some(state) = record.server() {
+                live.set_server(state);
+            }
+            let ListenerTimeouts { idle, half_close, max_age } = timeouts;
+            let expires = (!max_age.is_zero()).then(|| record.accepted() + max_age);
+            let half_close = half_close.min(idle);
+            Ok(Established { client, server, early, live, limits: Limits { idle, half_close, expires } })
+        }
+        Err(reason) => {
+            client.reset();
+            Err(reason)
+        }
+    }
+}
+
+/// Picks a server and connects to it; if that fails, picks another, as often as the pool allows. What the client has sent is
+/// sent to none before it is connected, so nothing has to be replayed.
+async fn connect(record: &mut Record, pool: &Pool, first: First) -> Result<Stream, Reason> {
     let mut tried = Tried::new();
     let mut failure = Reason::NoServer;
-    loop {
-        let Some(Picked { server, lease }) = pool.pick(&tried) else {
-            return Err(failure);
-        };
+    while let Some(Picked { server, lease }) = pool.pick(&tried) {
         if tried.count() > 0 {
             record.retried();
         }
         let started = Instant::now();
-        match dial(&server.address, pool.next_source(server), pool.connect_timeout()).await {
+        match dial(&server.address, pool.next_source(server), pool.connect_timeout(), first).await {
             Ok(stream) => {
-                let connecting = started.elapsed();
-                server.state.metrics().connected(desk.worker, connecting);
-                record.connected(&server.state, connecting);
-                return Ok((stream, lease));
+                record.connected(lease, started.elapsed());
+                return Ok(stream);
             }
             Err(error) => {
                 failure = reasons::of_dial(error.failure);
                 if failure == Reason::Internal {
                     tracing::warn!(pool = %pool.name(), server = %server.state.name, "connecting failed: {error}");
                 }
-                server.state.metrics().connect_failed(desk.worker, failure);
+                server.state.metrics().connect_failed(record.desk.worker, failure);
                 if reasons::is_servers_fault(failure) {
                     server.state.report_failure();
                 }
@@ -160,26 +202,18 @@ async fn connect(desk: &Desk, pool: &PoolInEffect, record: &mut Record<'_>) -> R
         }
         tried.add(&server.state);
         if tried.count() > usize::from(pool.retries()) {
-            return Err(failure);
+            break;
         }
     }
+    Err(failure)
 }
 
 /// Relays between the two sides until the end, and closes both accordingly.
-async fn converse(
-    desk: &Desk,
-    live: &Live,
-    client: Stream,
-    server: Stream,
-    lease: Lease,
-    timeouts: ListenerTimeouts,
-    mut record: Record<'_>,
-) {
-    let ListenerTimeouts { idle, half_close, max_age } = timeouts;
-    let expires = (!max_age.is_zero()).then(|| record.accepted() + max_age);
-    let meter = BothMeters { worker: desk.worker, listener: record.listener(), server: lease.server() };
-    let report =
-        relay(&client, &server, Limits { idle, half_close, expires }, &desk.scratch, &live.recall, &meter).await;
+async fn converse(record: &mut Record, established: Established) {
+    let Established { client, server, early, live, limits } = established;
+    let desk = Rc::clone(&record.desk);
+    let meter = Both { worker: desk.worker, listener: record.listener(), server: record.server() };
+    let report = relay(&client, &server, early, limits, &desk.scratch, &live.recall, &meter).await;
     record.moved(report.up, report.down);
     if !report.is_clean() {
         client.reset();
@@ -189,23 +223,24 @@ async fn converse(
 }
 
 /// Counts bytes for the listener and for the server.
-struct BothMeters<'a> {
+struct Both<'a> {
     worker: usize,
-    listener: Arc<ListenerMetrics>,
-    server: &'a State,
+    listener: &'a ListenerMetrics,
+    server: Option<&'a Arc<State>>,
 }
 
-impl Meter for BothMeters<'_> {
+impl Meter for Both<'_> {
     fn moved(&self, direction: Direction, bytes: usize) {
         let bytes = bytes as u64;
+        let server = self.server.map(|server| server.metrics());
         match direction {
             Direction::Up => {
                 self.listener.bytes_in(self.worker, bytes);
-                self.server.metrics().bytes_in(self.worker, bytes);
+                server.inspect(|server| server.bytes_in(self.worker, bytes));
             }
             Direction::Down => {
                 self.listener.bytes_out(self.worker, bytes);
-                self.server.metrics().bytes_out(self.worker, bytes);
+                server.inspect(|server| server.bytes_out(self.worker, bytes));
             }
         }
     }

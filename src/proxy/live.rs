@@ -8,14 +8,15 @@ use std::sync::Arc;
 use slab::Slab;
 use tokio::time::Instant;
 
+use super::Desk;
 use crate::backend::State;
 use crate::ending::Reason;
 use crate::metrics::ListenerMetrics;
 use crate::relay::Recall;
 
-/// The open connections of one worker; clones are the same.
-#[derive(Clone, Debug, Default)]
-pub struct LiveConnections(Rc<RefCell<Slab<Rc<Live>>>>);
+/// The open connections of one worker.
+#[derive(Debug, Default)]
+pub struct LiveConnections(RefCell<Slab<Rc<Live>>>);
 
 /// One open connection, as its worker knows it.
 #[derive(Debug)]
@@ -71,8 +72,7 @@ impl Live {
 
 impl LiveConnections {
     /// Takes a new connection in; it is taken out when the guard is dropped.
-    #[must_use]
-    pub fn enter(&self, listener: Arc<ListenerMetrics>) -> Entry {
+    pub(super) fn enter(&self, desk: &Rc<Desk>, listener: Arc<ListenerMetrics>) -> Entry {
         let live = Rc::new(Live {
             listener,
             server: OnceCell::new(),
@@ -80,7 +80,7 @@ impl LiveConnections {
             recalled_for: Cell::new(None),
         });
         let key = self.0.borrow_mut().insert(Rc::clone(&live));
-        Entry { all: self.clone(), key, live }
+        Entry { desk: Rc::clone(desk), key, live }
     }
 
     /// Calls back the connections that are meant: by `by` they are to be over. Returns how many there are.
@@ -105,15 +105,22 @@ impl LiveConnections {
 
 /// The entry of one connection, for as long as it is open.
 #[derive(Debug)]
-pub struct Entry {
-    all: LiveConnections,
+pub(super) struct Entry {
+    desk: Rc<Desk>,
     key: usize,
-    /// The connection.
-    pub live: Rc<Live>,
+    live: Rc<Live>,
+}
+
+impl std::ops::Deref for Entry {
+    type Target = Live;
+
+    fn deref(&self) -> &Live {
+        &self.live
+    }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.all.0.borrow_mut().try_remove(self.key);
+        self.desk.live.0.borrow_mut().try_remove(self.key);
     }
 }

@@ -6,6 +6,7 @@ mod live;
 mod reasons;
 mod record;
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use crate::snapshot::Published;
 use crate::task::Tasks;
 
 pub use connection::{Admitted, Place, serve};
-pub use live::{Entry, Live, LiveConnections, Target};
+pub use live::{Live, LiveConnections, Target};
 
 /// What all connections of a worker share.
 #[derive(Debug)]
@@ -33,8 +34,36 @@ pub struct Desk {
     pub scratch: Scratch,
     /// The connections that are open.
     pub live: LiveConnections,
+    /// How quickly they come and go.
+    pub turnover: Turnover,
     /// The tasks of the worker.
     pub tasks: Tasks,
+}
+
+/// How many connections end for each that begins, over the last hundred or so: near one where they are short, near none
+/// while long ones gather.
+#[derive(Debug, Default)]
+pub struct Turnover(Cell<u32>);
+
+impl Turnover {
+    const ONE: u32 = 1 << 16;
+    const MEMORY: u32 = 64;
+
+    /// A connection began.
+    pub fn began(&self) {
+        self.0.set(self.0.get() - self.0.get() / Self::MEMORY);
+    }
+
+    /// A connection ended.
+    pub fn ended(&self) {
+        self.0.set((self.0.get() + Self::ONE / Self::MEMORY).min(Self::ONE));
+    }
+
+    /// Whether most connections are short.
+    #[must_use]
+    pub fn is_high(&self) -> bool {
+        self.0.get() > Self::ONE / 2
+    }
 }
 
 impl Desk {
@@ -44,10 +73,28 @@ impl Desk {
         self.catalogue.workers().get(self.worker)
     }
 
-    /// Serves an admitted connection in a task of its own. From here on, and not only once the task runs, it can be called
-    /// back.
+    /// Serves an admitted connection in a task of its own.
     pub fn spawn(self: &Rc<Self>, admitted: Admitted) {
-        let entry = self.live.enter(Arc::clone(&admitted.place.listener));
-        self.tasks.spawn_local("connection", serve(Rc::clone(self), admitted, entry));
+        self.tasks.spawn_local("connection", serve(Rc::clone(self), admitted));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turnover_is_high_while_connections_come_and_go_and_falls_when_they_stay() {
+        let turnover = Turnover::default();
+        assert!(!turnover.is_high());
+        for _ in 0..200 {
+            turnover.began();
+            turnover.ended();
+        }
+        assert!(turnover.is_high());
+        for _ in 0..50 {
+            turnover.began();
+        }
+        assert!(!turnover.is_high());
     }
 }

@@ -69,10 +69,11 @@ struct Kept {
 }
 
 impl Flow {
-    pub(super) fn new(direction: Direction) -> Self {
+    /// A direction in which these bytes were read already.
+    pub(super) fn new(direction: Direction, read: Vec<u8>) -> Self {
         Self {
             direction,
-            kept: None,
+            kept: (!read.is_empty()).then(|| Box::new(Kept { bytes: read, taken: 0 })),
             pipe: None,
             piped: 0,
             leave_pipe: false,
@@ -113,6 +114,14 @@ impl Flow {
         self.broken = true;
     }
 
+    /// Notices a reset of the reader while the writer takes nothing, when it would not be read from for a long time.
+    pub(super) fn poll_reset(&mut self, cx: &mut Context<'_>, reader: &Stream) {
+        let is_blocked = self.progress == Progress::Open && (self.kept.is_some() || self.piped > 0);
+        if is_blocked && let Poll::Ready(errno) = reader.poll_reset(cx) {
+            self.progress = Progress::Faulted(Fault::Read(errno));
+        }
+    }
+
     /// Gives the pipe back.
     pub(super) fn release(&mut self, scratch: &Scratch) {
         if let Some(pipe) = self.pipe.take() {
@@ -120,7 +129,12 @@ impl Flow {
         }
     }
 
-    /// Moves what can be moved now. When it returns with the direction neither finished nor faulted, the task is woken as
+    /// Whether its end, and all before it, was delivered.
+    pub(super) fn is_finished(&self) -> bool {
+        self.progress == Progress::Finished
+    }
+
+    /// Moves what can be moved now; `last` says that the other direction is finished. When it returns with the direction neither finished nor faulted, the task is woken as
     /// soon as there is more to do.
     pub(super) fn poll(
         &mut self,
@@ -129,6 +143,7 @@ impl Flow {
         writer: &Stream,
         scratch: &Scratch,
         meter: &impl Meter,
+        last: bool,
     ) {
         if self.is_done() {
             return;
@@ -136,7 +151,7 @@ impl Flow {
         let mut turn = 0;
         loop {
             let before = self.delivered;
-            let step = self.poll_step(cx, reader, writer, scratch);
+            let step = self.poll_step(cx, reader, writer, scratch, last);
             let moved = usize::try_from(self.delivered - before).unwrap_or(usize::MAX);
             if moved > 0 {
                 meter.moved(self.direction, moved);
@@ -165,11 +180,15 @@ impl Flow {
         reader: &Stream,
         writer: &Stream,
         scratch: &Scratch,
+        last: bool,
     ) -> Poll<Result<(), Fault>> {
         ready!(self.poll_kept(cx, writer))?;
         ready!(self.poll_piped(cx, writer))?;
         if self.progress == Progress::Ended {
-            writer.finish();
+            // When both directions are through, closing the sockets says so as well and a call is saved.
+            if !last {
+                writer.finish();
+            }
             self.progress = Progress::Finished;
             return Poll::Ready(Ok(()));
         }

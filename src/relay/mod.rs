@@ -130,29 +130,32 @@ impl Recall {
 
 /// Relays between `client` and `server` until both have finished, one of them fails, a limit is reached or `recall` is due.
 ///
-/// An end of one side is passed on to the other, which may go on (half-close). No buffer is held while nothing moves.
+/// `early` was read from the client before and goes to the server first. An end of one side is passed on to the other, which may go on (half-close). No buffer is held while nothing moves.
 /// Dropping the future stops it where it is.
-pub async fn relay(
+pub fn relay(
     client: &Stream,
     server: &Stream,
+    early: Vec<u8>,
     limits: Limits,
     scratch: &Scratch,
     recall: &Recall,
     meter: &impl Meter,
-) -> Report {
-    let now = Instant::now();
+) -> impl Future<Output = Report> {
     let mut relay = Relay {
-        up: Flow::new(Direction::Up),
-        down: Flow::new(Direction::Down),
-        deadlines: Deadlines::new(limits, now),
+        up: Flow::new(Direction::Up, early),
+        down: Flow::new(Direction::Down, Vec::new()),
+        deadlines: Deadlines::new(limits, Instant::now()),
         first_end: None,
         refused: None,
     };
-    let mut timer = pin!(sleep_until(relay.deadlines.next(false, None).0));
-    let end = poll_fn(|cx| relay.poll(cx, client, server, scratch, recall, meter, timer.as_mut())).await;
-    relay.up.release(scratch);
-    relay.down.release(scratch);
-    Report { end, up: relay.up.delivered(), down: relay.down.delivered() }
+    // Not an `async fn`, which would hold its arguments twice: before it starts and while it runs.
+    async move {
+        let mut timer = pin!(sleep_until(relay.deadlines.next(false, None).0));
+        let end = poll_fn(|cx| relay.poll(cx, client, server, scratch, recall, meter, timer.as_mut())).await;
+        relay.up.release(scratch);
+        relay.down.release(scratch);
+        Report { end, up: relay.up.delivered(), down: relay.down.delivered() }
+    }
 }
 
 struct Relay {
@@ -190,10 +193,12 @@ impl Relay {
         recall.register(cx);
         let before = self.up.delivered() + self.down.delivered();
         // The server's direction goes first: an end of the server is seen before a write that it will refuse.
-        self.down.poll(cx, server, client, scratch, meter);
+        self.down.poll(cx, server, client, scratch, meter, self.up.is_finished());
         self.note(Side::Server);
-        self.up.poll(cx, client, server, scratch, meter);
+        self.up.poll(cx, client, server, scratch, meter, self.down.is_finished());
         self.note(Side::Client);
+        self.up.poll_reset(cx, client);
+        self.down.poll_reset(cx, server);
         if let Some(end) = self.end() {
             return Poll::Ready(end);
         }

@@ -3,7 +3,10 @@
 use std::cell::{Cell, RefCell};
 use std::os::fd::OwnedFd;
 
+use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
+
+use crate::net::stream::Stream;
 
 /// The buffer and the pipes that the relays of one worker share.
 #[derive(Debug)]
@@ -38,6 +41,18 @@ impl Scratch {
             pipes: Cell::new(0),
             most_pipes,
         }
+    }
+
+    /// What a client has already sent, up to the size of the buffer; nothing if it has sent nothing yet, or only its end.
+    ///
+    /// # Errors
+    /// When it cannot be read from, as after a reset.
+    pub fn read_early(&self, client: &Stream) -> Result<Vec<u8>, Errno> {
+        self.with_buffer(|buffer| match client.try_recv(buffer) {
+            Ok(bytes) => Ok(buffer.get(..bytes).unwrap_or_default().to_vec()),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(Vec::new()),
+            Err(errno) => Err(errno),
+        })
     }
 
     /// Lends the buffer for the time of one call.

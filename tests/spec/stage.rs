@@ -1,5 +1,7 @@
 //! What the chapters share: servers that follow a script, clients, an instance in this process, and the program in another.
 
+pub mod process;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -254,11 +256,15 @@ pub struct Program {
 impl Program {
     /// Starts `portreeve run` with a configuration, its log as JSON on standard error.
     pub fn start(configuration: &str) -> Self {
+        Self::start_by(Command::new(env!("CARGO_BIN_EXE_portreeve")).args(["run", "-c"]), configuration)
+    }
+
+    /// The same by a command that takes the path of the configuration as its last argument.
+    fn start_by(command: &mut Command, configuration: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("portreeve.toml");
         std::fs::write(&file, configuration).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_portreeve"))
-            .args(["run", "-c"])
+        let mut child = command
             .arg(&file)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -319,5 +325,27 @@ impl Program {
     /// Waits for its end.
     pub async fn exit(&mut self) -> ExitStatus {
         within("exit", self.child.wait()).await.unwrap()
+    }
+}
+
+/// A configuration like [`balancing`]'s, with more in the listener's table.
+pub fn listening(listener: &str, servers: &[SocketAddr], pool: &str) -> String {
+    balancing(servers, pool).replacen("[pools.web]", &format!("{listener}\n[pools.web]"), 1)
+}
+
+/// Closes with a reset.
+pub fn reset(stream: TcpStream) {
+    stream.set_zero_linger().unwrap();
+}
+
+/// Whether what came of reading is a reset.
+pub fn is_reset<T>(result: &std::io::Result<T>) -> bool {
+    result.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset)
+}
+
+impl Instance {
+    /// Connects to the listener `web` and reads to the end; a reset may come as early as that.
+    pub async fn outcome(&self) -> std::io::Result<String> {
+        hear(within("connect", TcpStream::connect(self.address("web"))).await?).await
     }
 }

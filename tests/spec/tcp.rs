@@ -1,19 +1,31 @@
 //! Chapter: connections.
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+mod addresses;
+mod bytes;
+mod endings;
+mod servers;
 
-use crate::stage::{Instance, Server};
-use portreeve::ending::Reason;
+use std::io;
 
-#[tokio::test]
-async fn a_client_that_has_finished_writing_still_gets_the_whole_answer() {
-    let server = Server::echo().await;
-    let instance = Instance::balancing(&[server.address], "").await;
-    let mut client = instance.connect().await;
-    client.write_all(b"hello").await.unwrap();
-    client.shutdown().await.unwrap();
-    let mut answer = Vec::new();
-    client.read_to_end(&mut answer).await.unwrap();
-    assert_eq!(answer, b"hello");
-    instance.ended(Reason::Done, 1).await;
+use tokio::io::AsyncReadExt;
+use tokio::sync::mpsc;
+
+use crate::stage::Server;
+
+/// A server that greets with `greeting`, reads to the end and tells what it read, or how reading failed.
+async fn reader(greeting: &'static str) -> (Server, mpsc::Receiver<io::Result<Vec<u8>>>) {
+    let (told, heard) = mpsc::channel(16);
+    let server = Server::start(move |mut stream| {
+        let told = told.clone();
+        async move {
+            let mut bytes = Vec::new();
+            let greeted = tokio::io::AsyncWriteExt::write_all(&mut stream, greeting.as_bytes()).await;
+            let read = match greeted {
+                Ok(()) => stream.read_to_end(&mut bytes).await,
+                Err(error) => Err(error),
+            };
+            let _test_over = told.send(read.map(|_| bytes)).await;
+        }
+    });
+    (server.await, heard)
 }

@@ -119,7 +119,8 @@ fn timing(raw: &RawCheck) -> Timing {
         fast_interval: fast_interval
             .as_ref()
             .map_or_else(|| default.fast_interval.min(interval), |At { value, .. }| *value),
-        timeout: timeout.as_ref().map_or(default.timeout, |At { value, .. }| *value),
+        // A shorter interval alone is a wish for quicker checks and not a mistake.
+        timeout: timeout.as_ref().map_or(default.timeout.min(interval / 2), |At { value, .. }| *value),
         rise: rise.as_ref().map_or(default.rise, |At { value, .. }| *value),
         fall: fall.as_ref().map_or(default.fall, |At { value, .. }| *value),
     }

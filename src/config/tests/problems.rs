@@ -195,9 +195,10 @@ fn times_that_contradict_each_other_are_reported() {
         ),
         (timeouts("idle = \"1s\""), &[]),
         (check("timeout = \"2s\""), &["3:21 the `timeout` of a check (2s) is not shorter than its `interval` (2s)"]),
+        (check("interval = \"500ms\""), &[]),
         (
-            check("interval = \"500ms\""),
-            &["3:22 the `timeout` of a check (1s) is not shorter than its `interval` (500ms)"],
+            check("interval = \"500ms\", timeout = \"500ms\""),
+            &["3:41 the `timeout` of a check (500ms) is not shorter than its `interval` (500ms)"],
         ),
         (
             check("fast_interval = \"3s\""),

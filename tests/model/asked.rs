@@ -1,0 +1,201 @@
+//! What is asked for: small configurations at random, and the text that says the same.
+
+use std::fmt::Write;
+
+use fastrand::Rng;
+use portreeve::balance::Policy;
+
+/// A whole configuration, as far as choosing a server goes.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Asked {
+    pub(crate) pools: Vec<AskedPool>,
+}
+
+/// A pool.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct AskedPool {
+    pub(crate) name: &'static str,
+    pub(crate) balance: Policy,
+    /// `rise` and `fall`, if its servers are checked.
+    pub(crate) check: Option<(u32, u32)>,
+    pub(crate) retries: usize,
+    pub(crate) servers: Vec<AskedServer>,
+}
+
+/// A server.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct AskedServer {
+    /// `None` leaves it to be called by its address.
+    pub(crate) given_name: Option<&'static str>,
+    pub(crate) port: u16,
+    pub(crate) weight: u16,
+    pub(crate) backup: bool,
+    /// 0 sets no limit.
+    pub(crate) max_connections: u32,
+}
+
+/// Few names and ports, so that what was removed soon comes back.
+const POOLS: [&str; 3] = ["p", "q", "r"];
+const SERVERS: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
+const PORTS: std::ops::Range<u16> = 1001..1009;
+const MOST_SERVERS: usize = 9;
+
+impl AskedServer {
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn name(&self) -> String {
+        self.given_name.map_or_else(|| self.address(), str::to_owned)
+    }
+
+    fn any(random: &mut Rng) -> Self {
+        Self {
+            given_name: (random.u8(..4) > 0).then(|| SERVERS[random.usize(..SERVERS.len())]),
+            port: random.u16(PORTS),
+            weight: any_weight(random),
+            backup: random.u8(..5) == 0,
+            max_connections: any_limit(random),
+        }
+    }
+}
+
+impl AskedPool {
+    fn any(name: &'static str, random: &mut Rng) -> Self {
+        let mut pool = Self {
+            name,
+            balance: any_policy(random),
+            check: any_check(random),
+            retries: random.usize(..4),
+            servers: Vec::new(),
+        };
+        (0..random.usize(1..=5)).for_each(|_| pool.add_server(random));
+        pool
+    }
+
+    fn add_server(&mut self, random: &mut Rng) {
+        let server = AskedServer::any(random);
+        let taken = self.servers.iter().any(|other| other.name() == server.name());
+        if !taken && self.servers.len() < MOST_SERVERS {
+            let place = random.usize(..=self.servers.len());
+            self.servers.insert(place, server);
+        }
+    }
+
+    fn change(&mut self, random: &mut Rng) {
+        let at = random.usize(..self.servers.len());
+        match random.u8(..12) {
+            0..3 => self.add_server(random),
+            3..5 if self.servers.len() > 1 => drop(self.servers.remove(at)),
+            5 => self.balance = any_policy(random),
+            6 => self.check = any_check(random),
+            7 => self.servers[at].backup ^= true,
+            8 => self.servers[at].max_connections = any_limit(random),
+            9 if self.servers[at].given_name.is_some() => self.servers[at].port = random.u16(PORTS),
+            10 => random.shuffle(&mut self.servers),
+            11 => self.retries = random.usize(..4),
+            _ => self.servers[at].weight = any_weight(random),
+        }
+    }
+}
+
+impl Asked {
+    pub(crate) fn any(random: &mut Rng) -> Self {
+        let mut asked = Self { pools: vec![AskedPool::any(POOLS[0], random), AskedPool::any(POOLS[1], random)] };
+        asked.make_valid();
+        asked
+    }
+
+    /// The same with a few changes, or none.
+    pub(crate) fn changed(&self, random: &mut Rng) -> Self {
+        let mut asked = self.clone();
+        for _ in 0..random.usize(..4) {
+            let at = random.usize(..asked.pools.len());
+            match random.u8(..16) {
+                0 if asked.pools.len() > 1 => drop(asked.pools.remove(at)),
+                1 => {
+                    let free = POOLS.into_iter().find(|name| asked.pools.iter().all(|pool| pool.name != *name));
+                    asked.pools.extend(free.map(|name| AskedPool::any(name, random)));
+                }
+                _ => asked.pools[at].change(random),
+            }
+        }
+        asked.make_valid();
+        asked
+    }
+
+    /// A pool needs a server with weight.
+    fn make_valid(&mut self) {
+        for pool in &mut self.pools {
+            if pool.servers.is_empty() {
+                let server = AskedServer {
+                    given_name: Some("only"),
+                    port: PORTS.start,
+                    weight: 1,
+                    backup: false,
+                    max_connections: 0,
+                };
+                pool.servers.push(server);
+            }
+            if pool.servers.iter().all(|server| server.weight == 0) {
+                pool.servers[0].weight = 1;
+            }
+        }
+    }
+
+    /// The file that asks for it; what is the default is sometimes left out.
+    pub(crate) fn text(&self, random: &mut Rng) -> String {
+        let mut text = format!("[listeners.web]\nbind = \"127.0.0.1:9\"\npool = \"{}\"\n", self.pools[0].name);
+        for pool in &self.pools {
+            let AskedPool { name, balance, check, retries, servers } = pool;
+            write!(text, "[pools.{name}]\nbalance = \"{}\"\nretries = {retries}\n", balance.label()).unwrap();
+            match check {
+                None => text.push_str("check = \"none\"\n"),
+                Some((2, 3)) if random.bool() => {}
+                Some((rise, fall)) => writeln!(text, "check = {{ rise = {rise}, fall = {fall} }}").unwrap(),
+            }
+            text.push_str("servers = [\n");
+            for server in servers {
+                let AskedServer { given_name, port: _, weight, backup, max_connections } = server;
+                let mut say = |default: bool| !default || random.bool();
+                let mut keys = vec![format!("address = \"{}\"", server.address())];
+                keys.extend(given_name.map(|name| format!("name = \"{name}\"")));
+                keys.extend(say(*weight == 1).then(|| format!("weight = {weight}")));
+                keys.extend(say(!*backup).then(|| format!("backup = {backup}")));
+                keys.extend(say(*max_connections == 0).then(|| format!("max_connections = {max_connections}")));
+                if keys.len() == 1 {
+                    writeln!(text, "  \"{}\",", server.address()).unwrap();
+                } else {
+                    writeln!(text, "  {{ {} }},", keys.join(", ")).unwrap();
+                }
+            }
+            text.push_str("]\n");
+        }
+        text
+    }
+}
+
+fn any_weight(random: &mut Rng) -> u16 {
+    match random.u8(..10) {
+        0 => 0,
+        1 => random.u16(1..=1000),
+        2..6 => 1,
+        _ => random.u16(1..=6),
+    }
+}
+
+fn any_limit(random: &mut Rng) -> u32 {
+    if random.bool() { 0 } else { random.u32(1..8) }
+}
+
+fn any_policy(random: &mut Rng) -> Policy {
+    Policy::ALL[random.usize(..Policy::ALL.len())]
+}
+
+fn any_check(random: &mut Rng) -> Option<(u32, u32)> {
+    match random.u8(..4) {
+        0 => None,
+        1 => Some((2, 3)),
+        _ => Some((random.u32(1..=4), random.u32(1..=4))),
+    }
+}

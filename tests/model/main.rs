@@ -1,0 +1,26 @@
+//! Whole lives in seconds: random events on a paused clock, held against a model so naive that it can be believed.
+//!
+//! `life` runs pools, health and reloads through ten thousand steps a seed; `naive` is what it is held against, `asked` the
+//! configurations it reloads. `checker` does the same to the loop that probes, and `parsers` feeds mutated text to
+//! whatever reads text. `SEED=7` replays one seed, `SEEDS=500` widens; the default is twenty.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tasks and sockets of the tests' own do not go through task or net::dial"
+)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "in a test a broken expectation should stop loudly"
+)]
+#![allow(clippy::print_stderr, reason = "a failure names its seed")]
+#![allow(clippy::large_futures, reason = "tests run once")]
+
+mod asked;
+mod checker;
+mod life;
+mod naive;
+mod parsers;
+mod seeds;
