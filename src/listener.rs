@@ -11,6 +11,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::ending::Reason;
 use crate::metrics::ListenerMetrics;
@@ -58,14 +59,23 @@ impl Mouth {
         }
     }
 
-    /// Accepts until the task is cancelled. Ends only when the socket itself is broken.
-    pub async fn accept(self: Rc<Self>, desk: Rc<Desk>, peers: Rc<Peers>) {
+    /// Accepts until it is told to stop, then takes in what has already arrived and closes the socket, all in one go, since
+    /// closing resets what was not taken in.
+    pub async fn accept_until(self: Rc<Self>, stop: CancellationToken, desk: Rc<Desk>, peers: Rc<Peers>) {
+        let _told_to_stop = stop.run_until_cancelled(self.accept(&desk, &peers)).await;
+        while let Ok((socket, client)) = self.acceptor.try_accept() {
+            self.admit(&desk, &peers, socket, client);
+        }
+    }
+
+    /// Accepts. Ends only when the socket itself is broken.
+    async fn accept(&self, desk: &Rc<Desk>, peers: &Peers) {
         let mut batch = 0;
         loop {
             match self.acceptor.try_accept() {
                 Ok((socket, client)) => {
                     peers.note_recovered();
-                    self.admit(&desk, &peers, socket, client);
+                    self.admit(desk, peers, socket, client);
                     batch += 1;
                     if batch == BATCH {
                         batch = 0;
@@ -91,13 +101,6 @@ impl Mouth {
                     }
                 },
             }
-        }
-    }
-
-    /// Takes in what has already arrived, before the socket is closed for good: closing would reset it.
-    pub fn accept_rest(&self, desk: &Rc<Desk>, peers: &Peers) {
-        while let Ok((socket, client)) = self.acceptor.try_accept() {
-            self.admit(desk, peers, socket, client);
         }
     }
 

@@ -68,7 +68,7 @@ pub enum Order {
     Silence {
         /// The sockets.
         ids: Vec<SocketId>,
-        /// Answered when it is done.
+        /// Answered when they are closed.
         done: oneshot::Sender<()>,
     },
     /// Call connections back.
@@ -160,8 +160,25 @@ impl Worker {
     }
 }
 
-/// The sockets a worker accepts from, each with what stops its loop.
-type Mouths = HashMap<SocketId, (Rc<Mouth>, CancellationToken)>;
+/// The sockets a worker accepts from.
+type Mouths = HashMap<SocketId, Open>;
+
+/// A socket that is accepted from by a task of its own.
+struct Open {
+    mouth: Rc<Mouth>,
+    /// Tells the task to close it.
+    stop: CancellationToken,
+    /// Resolves when it is closed.
+    closed: oneshot::Receiver<()>,
+}
+
+impl Open {
+    fn close(self) -> oneshot::Receiver<()> {
+        let Self { mouth: _, stop, closed } = self;
+        stop.cancel();
+        closed
+    }
+}
 
 async fn run(
     desk: Rc<Desk>,
@@ -180,13 +197,19 @@ async fn run(
                     desk.live.call_back(&Target::All, Instant::now(), Reason::Shutdown);
                     break;
                 }
-                Some(order) => obey(order, &desk, &peers, &mut mouths),
+                Some(order) => {
+                    // Whoever was handed over before the order was given is meant by it.
+                    while let Ok(admitted) = entrance.try_recv() {
+                        desk.spawn(admitted);
+                    }
+                    obey(order, &desk, &peers, &mut mouths);
+                }
             },
             // The worker holds a sender itself, through its peers, so this never yields `None`.
             Some(admitted) = entrance.recv() => desk.spawn(admitted),
         }
     }
-    mouths.into_values().for_each(|(_, stop)| stop.cancel());
+    mouths.into_values().for_each(|open| drop(open.close()));
     desk.tasks.stop();
     // What was handed over before the others finished is still served, and is called back with the rest.
     loop {
@@ -204,28 +227,30 @@ fn obey(order: Order, desk: &Rc<Desk>, peers: &Rc<Peers>, mouths: &mut Mouths) {
         Order::Listen { id, socket, name, metrics, done } => {
             let opened = Acceptor::new(socket).map(|acceptor| {
                 let mouth = Mouth::new(acceptor, name, metrics);
-                let stop = CancellationToken::new();
-                let accepting =
-                    stop.clone().run_until_cancelled_owned(Rc::clone(&mouth).accept(Rc::clone(desk), Rc::clone(peers)));
-                desk.tasks.spawn_local("accept", async move { accepting.await.unwrap_or_default() });
-                mouths.insert(id, (mouth, stop));
+                let (stop, (closing, closed)) = (CancellationToken::new(), oneshot::channel());
+                let accepting = Rc::clone(&mouth).accept_until(stop.clone(), Rc::clone(desk), Rc::clone(peers));
+                desk.tasks.spawn_local("accept", async move {
+                    accepting.await;
+                    let _nobody_waits = closing.send(());
+                });
+                mouths.insert(id, Open { mouth, stop, closed });
             });
             let _asker_left = done.send(opened);
         }
         Order::Adopt { id, name, metrics, backlog, done } => {
-            if let Some((mouth, _)) = mouths.get(&id) {
+            if let Some(Open { mouth, .. }) = mouths.get(&id) {
                 mouth.adopt(name, metrics, backlog);
             }
             let _asker_left = done.send(());
         }
         Order::Silence { ids, done } => {
-            for id in ids {
-                if let Some((mouth, stop)) = mouths.remove(&id) {
-                    mouth.accept_rest(desk, peers);
-                    stop.cancel();
+            let closing: Vec<_> = ids.iter().filter_map(|id| mouths.remove(id)).map(Open::close).collect();
+            desk.tasks.spawn_local("silence", async move {
+                for closed in closing {
+                    let _task_ended = closed.await;
                 }
-            }
-            let _asker_left = done.send(());
+                let _asker_left = done.send(());
+            });
         }
         Order::CallBack { target, by, reason, done } => {
             let _asker_left = done.send(desk.live.call_back(&target, by, reason));

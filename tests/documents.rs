@@ -331,8 +331,8 @@ fn subcommands() -> Vec<String> {
 fn families() -> BTreeSet<String> {
     let catalogue = Catalogue::new(1);
     let _listener = catalogue.listener(&Name::new("listener"));
-    let _server = State::counted(Name::new("pool"), Name::new("server"), &catalogue);
-    _server.show();
+    let server = State::counted(Name::new("pool"), Name::new("server"), &catalogue);
+    server.show();
     let text = catalogue.expose();
     let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE portreeve_")?.split(' ').next());
     names.map(|name| format!("portreeve_{name}")).collect()

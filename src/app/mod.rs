@@ -29,6 +29,7 @@ use crate::task::Tasks;
 use crate::units::Name;
 use crate::worker::{Equipment, Worker};
 pub use sockets::BindError;
+use sockets::explain;
 use writer::{Command, Writer};
 
 /// Where a configuration comes from.
@@ -156,7 +157,7 @@ pub async fn start(source: Source) -> Result<Running, StartError> {
     let admin_listener = match admin_http {
         AdminHttp::Off => None,
         AdminHttp::On(address) => {
-            let failed = |error| StartError::Admin { address, why: sockets::explain(&error, &BindAddr::Tcp(address)) };
+            let failed = |error| StartError::Admin { address, why: explain(&error, &BindAddr::Tcp(address)) };
             Some(std::net::TcpListener::bind(address).map_err(failed)?)
         }
     };

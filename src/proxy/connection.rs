@@ -98,11 +98,13 @@ impl Drop for Place {
 /// Serves a connection to its end, on the worker that carries it.
 pub fn serve(desk: Rc<Desk>, admitted: Admitted) -> impl Future<Output = ()> {
     let Admitted { socket, client, accepted, listener, snapshot, place } = admitted;
+    // Not only once the task runs: whoever is let in can be called back.
+    let live = desk.live.enter(&desk, Arc::clone(&place.listener));
     let mut record = Record::open(desk, place, client, accepted);
     // Setting up needs much that the connection does not need later: it has a box of its own, so that the task of an
     // established connection is small.
     let setting_up = Box::pin(async move {
-        let outcome = set_up(&mut record, socket, &listener, &snapshot).await;
+        let outcome = set_up(&mut record, live, socket, &listener, &snapshot).await;
         (record, outcome)
     });
     async move {
@@ -128,13 +130,13 @@ struct Established {
 /// Finds the connection a server. What it returns holds nothing of the snapshot: the connection may outlive many.
 async fn set_up(
     record: &mut Record,
+    live: Entry,
     socket: OwnedFd,
     listener: &Name,
     snapshot: &Snapshot,
 ) -> Result<Established, Reason> {
     let client = Stream::new(socket).map_err(|_no_event_queue| Reason::Internal)?;
     let desk = Rc::clone(&record.desk);
-    let live = desk.live.enter(&desk, Arc::clone(record.listener()));
     let Some((timeouts, pool)) =
         snapshot.listener(listener).and_then(|listener| Some((listener.timeouts, snapshot.pool_of(listener)?)))
     else {

@@ -172,6 +172,10 @@ async fn a_server_never_has_more_connections_than_its_limit() {
     let served: usize = clients.join_all().await.into_iter().sum();
     assert_eq!(served, a.accepted() + b.accepted());
     instance.ended(Reason::NoServer, (32 * 40 - served) as u64).await;
+    eventually("rest", || {
+        [&a, &b].iter().all(|server| instance.of_server("connections_active", server.address, "") == 0.0)
+    })
+    .await;
     let mut held = Vec::new();
     for _ in 0..3 + 5 {
         held.push(instance.connect().await);

@@ -22,3 +22,7 @@ mod hostile;
 mod balance;
 mod health;
 mod reload;
+mod drain;
+mod admin;
+mod metrics;
+mod command_line;

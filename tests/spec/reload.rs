@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use crate::stage::watch::Port;
-use crate::stage::{ClosedPort, Instance, Program, Server, balancing, eventually, hear, list, within};
+use crate::stage::{ClosedPort, Instance, Program, Server, balancing, eventually, hear, within};
 use portreeve::ending::Reason;
 use rustix::process::Signal;
 
