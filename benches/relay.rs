@@ -86,7 +86,7 @@ fn measure(work: Work, pipes: usize) -> Duration {
             let (client, server) = (stream(client_side), stream(server_side));
             let (recall, meter) = (Recall::default(), Total::default());
             let start = clock_gettime(ClockId::ThreadCPUTime);
-            let report = relay(&client, &server, limits, &scratch, &recall, &meter).await;
+            let report = relay(&client, &server, Vec::new(), limits, &scratch, &recall, &meter).await;
             let end = clock_gettime(ClockId::ThreadCPUTime);
             assert_eq!(meter.0.get(), report.up + report.down);
             (report, Duration::try_from(end - start).unwrap())
