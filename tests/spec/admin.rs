@@ -92,7 +92,7 @@ async fn pools_are_shown_with_the_state_of_each_server_and_what_it_carries() {
     );
     let text = balancing(&[], "balance = \"least_conn\"").replace("servers = []", &format!("servers = {servers}"));
     let instance = Instance::watched(&text).await;
-    let client = greeted(&instance).await;
+    let _client = greeted(&instance).await;
     let pools = instance.get("/api/v1/pools").await.json();
     assert_eq!((&pools[0]["name"], &pools[0]["balance"]), (&json!("web"), &json!("least_conn")));
     assert_eq!(pools[0]["servers_open"], 2);
