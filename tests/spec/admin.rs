@@ -56,7 +56,7 @@ async fn the_status_shows_what_runs() {
     assert_eq!(status["limits"]["drain_timeout"], "1m30s");
     assert_eq!((status["workers"].as_array().unwrap().len(), &status["last_reload"]), (2, &Value::Null));
     assert!(status["uptime_seconds"].is_u64() && status["started"].as_str().unwrap().ends_with('Z'), "{status}");
-    instance.running.reload_text(&text.replace("77", "78")).await.unwrap();
+    instance.running.reload_text(&text.replace("= 77", "= 78")).await.unwrap();
     let status = instance.get("/api/v1/status").await.json();
     assert_eq!((&status["generation"], &status["limits"]["max_connections"]), (&json!(2), &json!(78)));
     assert_eq!(status["last_reload"]["applied"], true);
