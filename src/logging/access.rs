@@ -243,4 +243,20 @@ mod tests {
         assert!(std::fs::read_to_string(&path).unwrap().contains("second"));
         assert!(!std::fs::read_to_string(&rotated).unwrap().contains("second"));
     }
+
+    #[test]
+    fn lines_that_nobody_takes_are_dropped_and_counted_and_stall_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+        // A reader that never reads: the pipe fills, then the queue.
+        let reader = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let writer = AccessWriter::open(&AccessLog::File(path), LogFormat::Json).unwrap();
+        for _ in 0..2 * WAITING_LINES {
+            writer.write(&line("client"));
+        }
+        assert!(writer.dropped() > 0);
+        // With nobody left to read, the writer's thread fails its write and can end.
+        drop(reader);
+    }
 }

@@ -22,7 +22,7 @@ async fn a_gibibyte_arrives_both_ways_at_once_whoever_reads_slowly() {
         let told = told.clone();
         async move {
             let (reader, writer) = stream.into_split();
-            let both = tokio::join!(pour(writer, 512, 1), swallow(reader, FAST));
+            let both = tokio::join!(pour(writer, 1024, 1), swallow(reader, FAST));
             told.send(both).await.unwrap();
         }
     })
@@ -30,7 +30,7 @@ async fn a_gibibyte_arrives_both_ways_at_once_whoever_reads_slowly() {
     let mut program = Program::start(&balancing(&[server.address], ""));
     let client = TcpStream::connect(program.listening("web").await).await.unwrap();
     let (reader, writer) = client.into_split();
-    let (sent_up, got_down) = tokio::join!(pour(writer, 512, 2), swallow(reader, SLOW));
+    let (sent_up, got_down) = tokio::join!(pour(writer, 1024, 2), swallow(reader, SLOW));
     let (sent_down, got_up) = within("the server", hashes.recv()).await.unwrap();
     assert_eq!(got_up, sent_up, "up");
     assert_eq!(got_down, sent_down, "down");
