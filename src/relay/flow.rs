@@ -56,7 +56,9 @@ enum Progress {
     Open,
     /// The reader has sent its end; what it sent before is being delivered.
     Ended,
-    /// All of it was delivered, the end included.
+    /// All of it was delivered, and only the end itself was not passed on.
+    AtEnd,
+    /// The end was passed on as well.
     Finished,
     /// It stopped before its end.
     Faulted(Fault),
@@ -93,19 +95,19 @@ impl Flow {
 
     /// Whether the reader has sent its end.
     pub(super) fn has_ended(&self) -> bool {
-        matches!(self.progress, Progress::Ended | Progress::Finished)
+        matches!(self.progress, Progress::Ended | Progress::AtEnd | Progress::Finished)
     }
 
     /// Whether nothing more will move in this direction.
     pub(super) fn is_done(&self) -> bool {
-        matches!(self.progress, Progress::Finished | Progress::Faulted(_))
+        matches!(self.progress, Progress::AtEnd | Progress::Finished | Progress::Faulted(_))
     }
 
     /// What stopped it before its end.
     pub(super) fn fault(&self) -> Option<Fault> {
         match self.progress {
             Progress::Faulted(fault) => Some(fault),
-            Progress::Open | Progress::Ended | Progress::Finished => None,
+            Progress::Open | Progress::Ended | Progress::AtEnd | Progress::Finished => None,
         }
     }
 
@@ -129,12 +131,18 @@ impl Flow {
         }
     }
 
-    /// Whether its end, and all before it, was delivered.
-    pub(super) fn is_finished(&self) -> bool {
-        self.progress == Progress::Finished
+    /// Whether all that the reader sent was delivered and only its end was not yet passed on.
+    pub(super) fn is_at_end(&self) -> bool {
+        self.progress == Progress::AtEnd
     }
 
-    /// Moves what can be moved now; `last` says that the other direction is finished. When it returns with the direction neither finished nor faulted, the task is woken as
+    /// Passes the end on. When both directions are at their end, closing the sockets does so as well and saves two calls.
+    pub(super) fn finish(&mut self, writer: &Stream) {
+        writer.finish();
+        self.progress = Progress::Finished;
+    }
+
+    /// Moves what can be moved now. When it returns with the direction neither finished nor faulted, the task is woken as
     /// soon as there is more to do.
     pub(super) fn poll(
         &mut self,
@@ -143,7 +151,6 @@ impl Flow {
         writer: &Stream,
         scratch: &Scratch,
         meter: &impl Meter,
-        last: bool,
     ) {
         if self.is_done() {
             return;
@@ -151,7 +158,7 @@ impl Flow {
         let mut turn = 0;
         loop {
             let before = self.delivered;
-            let step = self.poll_step(cx, reader, writer, scratch, last);
+            let step = self.poll_step(cx, reader, writer, scratch);
             let moved = usize::try_from(self.delivered - before).unwrap_or(usize::MAX);
             if moved > 0 {
                 meter.moved(self.direction, moved);
@@ -163,7 +170,7 @@ impl Flow {
                     self.progress = Progress::Faulted(fault);
                     return;
                 }
-                Poll::Ready(Ok(())) if self.progress == Progress::Finished => return,
+                Poll::Ready(Ok(())) if self.progress == Progress::AtEnd => return,
                 Poll::Ready(Ok(())) if turn >= TURN => {
                     cx.waker().wake_by_ref();
                     return;
@@ -180,16 +187,11 @@ impl Flow {
         reader: &Stream,
         writer: &Stream,
         scratch: &Scratch,
-        last: bool,
     ) -> Poll<Result<(), Fault>> {
         ready!(self.poll_kept(cx, writer))?;
         ready!(self.poll_piped(cx, writer))?;
         if self.progress == Progress::Ended {
-            // When both directions are through, closing the sockets says so as well and a call is saved.
-            if !last {
-                writer.finish();
-            }
-            self.progress = Progress::Finished;
+            self.progress = Progress::AtEnd;
             return Poll::Ready(Ok(()));
         }
         if self.leave_pipe {

@@ -193,14 +193,19 @@ impl Relay {
         recall.register(cx);
         let before = self.up.delivered() + self.down.delivered();
         // The server's direction goes first: an end of the server is seen before a write that it will refuse.
-        self.down.poll(cx, server, client, scratch, meter, self.up.is_finished());
+        self.down.poll(cx, server, client, scratch, meter);
         self.note(Side::Server);
-        self.up.poll(cx, client, server, scratch, meter, self.down.is_finished());
+        self.up.poll(cx, client, server, scratch, meter);
         self.note(Side::Client);
         self.up.poll_reset(cx, client);
         self.down.poll_reset(cx, server);
         if let Some(end) = self.end() {
             return Poll::Ready(end);
+        }
+        for (flow, writer) in [(&mut self.up, server), (&mut self.down, client)] {
+            if flow.is_at_end() {
+                flow.finish(writer);
+            }
         }
         if self.up.delivered() + self.down.delivered() != before {
             self.deadlines.moved(Instant::now());
