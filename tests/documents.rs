@@ -25,7 +25,7 @@ const DOCUMENTS: &[&str] = &["README.md", "CHANGELOG.md", "Dockerfile", ".ci/run
 /// Where the files are that a document may name.
 const FOLDERS: &[&str] = &[".ci", "benches", "config", "examples", "src", "tests"];
 /// Files that no document may name a path in, since only one machine has it. Spelt so that this file names none itself.
-const MACHINE_PATHS: &[&str] = &[concat!("/", "work/"), concat!("/", "root/"), concat!("/", "tmp/bash_jobs")];
+const MACHINE_PATHS: &[&str] = &[concat!("/", "root/"), concat!("/", "home/")];
 
 #[test]
 fn every_file_that_a_document_names_is_there() {
