@@ -180,7 +180,7 @@ impl Flow {
         }
     }
 
-    /// Delivers what was read before; then passes the end on, or reads more.
+    /// Delivers what was read before; then reads more, unless the reader has ended.
     fn poll_step(
         &mut self,
         cx: &mut Context<'_>,

@@ -4,10 +4,11 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::stage::watch::{ADMIN, get};
+use crate::stage::watch::{assert_alive, established};
 use crate::stage::{Instance, Program, Server, balancing, eventually, hear, within};
 use portreeve::app::Stopped;
 use portreeve::ending::Reason;
@@ -20,20 +21,6 @@ async fn program(server: &Server, drain_timeout: &str) -> (Program, SocketAddr, 
     let web = program.listening("web").await;
     let admin = program.admin().await;
     (program, web, admin)
-}
-
-/// A connection through which something was said, and which stays.
-async fn established(address: SocketAddr) -> TcpStream {
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    assert_alive(&mut stream).await;
-    stream
-}
-
-async fn assert_alive(stream: &mut TcpStream) {
-    stream.write_all(b"there?").await.unwrap();
-    let mut answer = [0; 6];
-    within("the echo", stream.read_exact(&mut answer)).await.unwrap();
-    assert_eq!(&answer, b"there?");
 }
 
 async fn assert_reset(stream: TcpStream) {

@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use crate::stage::watch::Port;
+use crate::stage::watch::{assert_alive, established};
 use crate::stage::{ClosedPort, Instance, Program, Server, balancing, eventually, hear, within};
 use portreeve::ending::Reason;
 use rustix::process::Signal;
@@ -54,20 +55,6 @@ async fn converse(address: SocketAddr) -> std::io::Result<()> {
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await?;
     if answer == b"hello" { Ok(()) } else { Err(std::io::Error::other(format!("{answer:?}"))) }
-}
-
-/// A connection through which something was said, and which stays.
-async fn established(address: SocketAddr) -> TcpStream {
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    assert_alive(&mut stream).await;
-    stream
-}
-
-async fn assert_alive(stream: &mut TcpStream) {
-    stream.write_all(b"there?").await.unwrap();
-    let mut answer = [0; 6];
-    within("the echo", stream.read_exact(&mut answer)).await.unwrap();
-    assert_eq!(&answer, b"there?");
 }
 
 async fn assert_refused(address: SocketAddr) {

@@ -6,7 +6,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener};
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::{Instance, Program, hear, within};
@@ -43,6 +43,21 @@ pub async fn get_as(admin: SocketAddr, path: &str, host: &str) -> Answer {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     Answer { status, head: head.to_owned(), body: body.to_owned() }
+}
+
+/// A connection through which something was said, and which stays.
+pub async fn established(address: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    assert_alive(&mut stream).await;
+    stream
+}
+
+/// Says something through a connection to an echo and hears it again.
+pub async fn assert_alive(stream: &mut TcpStream) {
+    stream.write_all(b"there?").await.unwrap();
+    let mut answer = [0; 6];
+    within("the echo", stream.read_exact(&mut answer)).await.unwrap();
+    assert_eq!(&answer, b"there?");
 }
 
 /// The part of a configuration that gives an instance an admin listener on a free port.
