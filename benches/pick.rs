@@ -122,6 +122,7 @@ fn pool(balance: Policy, count: usize, weight: impl Fn(usize) -> Option<Weight>)
             weight: weight(place)?,
             backup: false,
             max_connections: u32::MAX,
+            tls: None,
         })
     };
     pool_of(balance, (0..count).filter_map(server).collect())

@@ -25,7 +25,7 @@ use std::thread;
 use std::time::Duration;
 
 use portreeve::net::stream::Stream;
-use portreeve::relay::{Direction, End, Limits, Meter, Recall, Report, Scratch, relay};
+use portreeve::relay::{Direction, Early, End, Limits, Meter, Recall, Report, Scratch, relay};
 use rustix::time::{ClockId, clock_gettime};
 
 /// What the client sends, and what it expects.
@@ -85,10 +85,10 @@ fn measure(work: Work, pipes: usize) -> Duration {
         runtime.block_on(async {
             let scratch = Scratch::new(pipes);
             let limits = Limits { idle: Duration::from_secs(60), half_close: Duration::from_secs(60), expires: None };
-            let (client, server) = (stream(client_side), stream(server_side));
+            let (mut client, mut server) = (stream(client_side), stream(server_side));
             let (recall, meter) = (Recall::default(), Total::default());
             let start = clock_gettime(ClockId::ThreadCPUTime);
-            let report = relay(&client, &server, Vec::new(), limits, &scratch, &recall, &meter).await;
+            let report = relay(&mut client, &mut server, Early::default(), limits, &scratch, &recall, &meter).await;
             let end = clock_gettime(ClockId::ThreadCPUTime);
             assert_eq!(meter.0.get(), report.up + report.down);
             (report, Duration::try_from(end - start).unwrap())

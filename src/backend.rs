@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 
 use crate::metrics::{Catalogue, ServerMetrics, Vitals};
 use crate::net::address::ServerAddr;
+use crate::tls::ServerTls;
 use crate::units::{Name, Weight};
 
 /// What a server is and has, for as long as its names stay in the configuration.
@@ -262,6 +263,8 @@ pub struct Server {
     pub backup: bool,
     /// How many connections it is given at once, at most; `u32::MAX` sets no limit.
     pub max_connections: u32,
+    /// How to shake hands with it, if TLS is spoken to it, and the sessions it can resume.
+    pub tls: Option<Arc<ServerTls>>,
 }
 
 impl Server {

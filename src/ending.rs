@@ -4,27 +4,37 @@
 //! field, the proxy a verdict. What the network or a part reports is turned into one of these exactly once, in
 //! [`crate::proxy`].
 
-macro_rules! reasons {
-    ($($(#[$doc:meta])* $variant:ident = $label:literal,)*) => {
-        /// The reason a connection ended for.
+macro_rules! words {
+    ($(#[$list:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $label:literal,)* }) => {
+        $(#[$list])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u8)]
-        pub enum Reason { $($(#[$doc])* $variant,)* }
+        pub enum $name { $($(#[$doc])* $variant,)* }
 
-        impl Reason {
-            /// Every reason, in the order of [`Reason::index`].
+        impl $name {
+            /// Every one there is, in the order of their indices.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+            /// How many there are.
+            pub const COUNT: usize = Self::ALL.len();
 
             /// The word for it in logs, metrics and the API.
             #[must_use]
             pub const fn label(self) -> &'static str {
                 match self { $(Self::$variant => $label,)* }
             }
+
+            /// Its place among all.
+            #[must_use]
+            pub const fn index(self) -> usize {
+                self as usize
+            }
         }
     };
 }
 
-reasons! {
+words! {
+/// The reason a connection ended for.
+Reason {
     /// Both sides finished: each sent its end and each was delivered.
     Done = "done",
     /// The client closed and nothing was left to deliver to it.
@@ -35,10 +45,16 @@ reasons! {
     ClientReset = "client_reset",
     /// The server sent a reset.
     ServerReset = "server_reset",
+    /// The client closed without the end that TLS has, so something may be missing.
+    ClientTruncated = "client_truncated",
+    /// The server closed without the end that TLS has, so something may be missing.
+    ServerTruncated = "server_truncated",
     /// Nothing moved either way for the idle timeout.
     IdleTimeout = "idle_timeout",
     /// One side had finished and the other did not within the half-close timeout.
     HalfCloseTimeout = "half_close_timeout",
+    /// The client did not say what it had to within the handshake timeout: PROXY header, ClientHello, TLS handshake.
+    HandshakeTimeout = "handshake_timeout",
     /// The connection reached the age it may have.
     MaxAge = "max_age",
     /// Its listener was removed and the drain timeout passed.
@@ -47,6 +63,14 @@ reasons! {
     ServerDown = "server_down",
     /// The process stopped.
     Shutdown = "shutdown",
+    /// The client's PROXY header is missing, broken, or not one it may send.
+    BadProxyHeader = "bad_proxy_header",
+    /// No route leads on from what the client asked for.
+    NoRoute = "no_route",
+    /// The TLS handshake with the client failed, or what it sent is no TLS.
+    TlsError = "tls_error",
+    /// The TLS handshake with the server failed, or what it sent is no TLS.
+    ServerTlsError = "server_tls_error",
     /// The listener or the process has all the connections it may have.
     RefusedFull = "refused_full",
     /// No server of the pool could be given the connection.
@@ -64,17 +88,53 @@ reasons! {
     /// A failure of our own; the log has its words.
     Internal = "internal",
 }
+}
+
+words! {
+/// How a TLS handshake with a client went.
+Handshake {
+    /// It was completed.
+    Full = "full",
+    /// It was completed by resuming an earlier session.
+    Resumed = "resumed",
+    /// The client closed before it was over.
+    Closed = "closed",
+    /// The client sent a reset before it was over.
+    Reset = "reset",
+    /// It was not over within the handshake timeout.
+    Timeout = "timeout",
+    /// The client does not speak TLS.
+    NotTls = "not_tls",
+    /// The client asked for a name there is no certificate for, or for none.
+    UnknownName = "unknown_name",
+    /// There is no version, cipher or protocol that both sides speak.
+    Incompatible = "incompatible",
+    /// The client showed no certificate though it had to.
+    NoCertificate = "no_certificate",
+    /// The client's certificate is not good.
+    BadCertificate = "bad_certificate",
+    /// The client sent an alert: it does not trust the certificate, for one.
+    RefusedByClient = "refused_by_client",
+    /// What the client sent breaks the protocol.
+    ProtocolError = "protocol_error",
+    /// A failure of our own.
+    Internal = "internal",
+}
+}
+
+words! {
+/// The version of TLS that was agreed upon.
+TlsVersion {
+    /// None, since it did not come to that.
+    None = "none",
+    /// TLS 1.2
+    Tls12 = "1.2",
+    /// TLS 1.3
+    Tls13 = "1.3",
+}
+}
 
 impl Reason {
-    /// How many reasons there are.
-    pub const COUNT: usize = Self::ALL.len();
-
-    /// Its place in [`Reason::ALL`].
-    #[must_use]
-    pub const fn index(self) -> usize {
-        self as usize
-    }
-
     /// Whether the connection was turned away at the gate, before any server was considered.
     #[must_use]
     pub const fn is_refusal(self) -> bool {
@@ -91,6 +151,7 @@ impl Reason {
                 | Self::ConnectUnreachable
                 | Self::PortsExhausted
                 | Self::DescriptorsExhausted
+                | Self::ServerTlsError
                 | Self::Internal
         )
     }

@@ -9,6 +9,7 @@
 
 // Ground: words and tools that know nothing of proxying.
 pub mod units; // durations, weights, ports, names: what a settings file is made of
+pub mod disk; // reading files within bounds
 pub mod ending; // the closed list of reasons a connection ends for
 pub mod net; // addresses, socket options, connecting, streams, classes of errno
 pub mod metrics; // the Prometheus catalogue, counted in one shard per worker
@@ -16,7 +17,9 @@ pub mod logging; // the subscriber and the access log
 pub mod task; // every spawned task is named, counted, told to stop and awaited
 
 // Parts: each does one thing and reports; none of them logs or counts.
+pub mod route; // from a host name to whatever it is for
 pub mod relay; // bytes both ways between two streams: copy, splice, half-close, deadlines
+pub mod tls; // certificates, handshakes with clients and servers, ClientHello without terminating
 
 // Choice: which server gets the next connection.
 pub mod backend; // a server: identity, state, in-flight guard

@@ -234,6 +234,7 @@ mod tests {
             weight: Weight::ONE,
             backup: false,
             max_connections: u32::MAX,
+            tls: None,
         }
     }
 

@@ -12,7 +12,11 @@ use arc_swap::ArcSwap;
 use crate::backend::{Server, State};
 use crate::config::model::{self, Model, OnDown};
 use crate::metrics::{Catalogue, ListenerMetrics};
+use crate::net::address::Networks;
+use crate::net::proxy_protocol::Version;
 use crate::pool::{Pool, Settings};
+use crate::route::SniRoutes;
+use crate::tls::Terminator;
 use crate::units::Name;
 
 /// The one place the snapshot in effect is read from.
@@ -40,7 +44,23 @@ pub struct Listener {
     pub max_connections: u32,
     /// How long its connections may take for what.
     pub timeouts: model::ListenerTimeouts,
-    pool: Name,
+    /// Who has to begin with a PROXY header, if anybody has; others must not.
+    pub proxy_protocol: Option<Networks>,
+    /// What is done with the first bytes.
+    pub front: Front,
+    routes: SniRoutes<Name>,
+    pool: Option<Name>,
+}
+
+/// What is done with the first bytes of a connection.
+#[derive(Debug)]
+pub enum Front {
+    /// Nothing: they go to the server like all others.
+    Plain,
+    /// The ClientHello is read for its server name, and goes to the server like all else.
+    Sniff,
+    /// TLS ends here.
+    Tls(Arc<Terminator>),
 }
 
 /// A pool, with what is done about its servers rather than with them.
@@ -50,23 +70,29 @@ pub struct PoolInEffect {
     pub pool: Pool,
     /// What happens to established connections of a server that goes down.
     pub on_down: OnDown,
+    /// The version of the PROXY header that its servers are sent, if they are.
+    pub announce: Option<Version>,
+}
+
+impl Listener {
+    /// Whether there is a pool for a client which asks for this server name and offers these protocols.
+    #[must_use]
+    pub fn leads_on(&self, server_name: Option<&str>, offers: impl Fn(&[u8]) -> bool) -> bool {
+        self.pool.is_some() || self.routes.find(server_name, offers).is_some()
+    }
 }
 
 impl Snapshot {
     /// Builds the next generation. Whatever kept its name keeps its state.
     #[must_use]
     pub fn build(model: Model, previous: Option<&Self>, catalogue: &Catalogue) -> Self {
+        let log_keys = model.log.insecure_key_log;
         let listeners = model
             .listeners
             .iter()
             .map(|listener| {
-                let built = Listener {
-                    metrics: catalogue.listener(&listener.name),
-                    max_connections: listener.max_connections,
-                    timeouts: listener.timeouts,
-                    pool: listener.pool.clone(),
-                };
-                (listener.name.clone(), built)
+                let before = previous.and_then(|previous| previous.listeners.get(&listener.name));
+                (listener.name.clone(), build_listener(listener, before, catalogue, log_keys))
             })
             .collect();
         let pools = model
@@ -74,7 +100,11 @@ impl Snapshot {
             .iter()
             .map(|pool| {
                 let before = previous.and_then(|previous| previous.pools.get(&pool.name));
-                let built = PoolInEffect { pool: build_pool(pool, before, catalogue), on_down: pool.on_down };
+                let built = PoolInEffect {
+                    pool: build_pool(pool, before, catalogue, log_keys),
+                    on_down: pool.on_down,
+                    announce: pool.announce,
+                };
                 (pool.name.clone(), built)
             })
             .collect();
@@ -109,10 +139,34 @@ impl Snapshot {
         self.pools.get(name)
     }
 
-    /// The pool that a listener's connections go to.
+    /// The pool that a listener's connections go to when no route says otherwise.
     #[must_use]
     pub fn pool_of(&self, listener: &Listener) -> Option<&PoolInEffect> {
-        self.pools.get(&listener.pool)
+        self.pools.get(listener.pool.as_ref()?)
+    }
+
+    /// The pool that a client goes to which asks for this server name and offers these protocols.
+    #[must_use]
+    pub fn route(
+        &self,
+        listener: &Listener,
+        server_name: Option<&str>,
+        offers: impl Fn(&[u8]) -> bool,
+    ) -> Option<&PoolInEffect> {
+        let routed = listener.routes.find(server_name, offers);
+        routed.map_or_else(|| self.pool_of(listener), |pool| self.pools.get(pool))
+    }
+
+    /// The certificates in use, each with the listener and the name it is for, and the last second it is valid in.
+    pub fn certificates(&self) -> impl Iterator<Item = (&Name, String, i64)> {
+        self.model.listeners.iter().flat_map(|listener| {
+            let model::Front::Tls(settings) = &listener.front else { return Vec::new() };
+            let each = settings.certificates().flat_map(|certificate| {
+                let until = certificate.facts.not_after;
+                certificate.names.iter().map(move |name| (&listener.name, name.to_string(), until))
+            });
+            each.collect()
+        })
     }
 
     /// Its pools, in the order of the file.
@@ -132,20 +186,61 @@ impl Snapshot {
     }
 }
 
-fn build_pool(pool: &model::Pool, before: Option<&PoolInEffect>, catalogue: &Catalogue) -> Pool {
-    let kept: HashMap<&Name, &Arc<State>> =
-        before.into_iter().flat_map(|before| before.pool.servers()).map(|s| (&s.state.name, &s.state)).collect();
-    let model::Pool { name, balance, servers, check: _, timeouts, source, retries, on_down: _ } = pool;
+fn build_listener(
+    listener: &model::Listener,
+    before: Option<&Listener>,
+    catalogue: &Catalogue,
+    log_keys: bool,
+) -> Listener {
+    let model::Listener { name, bind: _, proxy_protocol, front, routes, pool, max_connections, backlog: _, timeouts } =
+        listener;
+    let mut by_name = SniRoutes::default();
+    for model::SniRoute { host, alpn, pool } in routes {
+        by_name.add(host.as_ref(), alpn.clone(), pool.clone());
+    }
+    let front = match front {
+        model::Front::Plain => Front::Plain,
+        model::Front::Sniff => Front::Sniff,
+        model::Front::Tls(settings) => {
+            let before = before.and_then(|before| match &before.front {
+                Front::Tls(terminator) => Some(&**terminator),
+                Front::Plain | Front::Sniff => None,
+            });
+            Front::Tls(Arc::new(Terminator::new(settings, before, log_keys)))
+        }
+    };
+    Listener {
+        metrics: catalogue.listener(name),
+        max_connections: *max_connections,
+        timeouts: *timeouts,
+        proxy_protocol: proxy_protocol.clone(),
+        front,
+        routes: by_name,
+        pool: pool.clone(),
+    }
+}
+
+fn build_pool(pool: &model::Pool, before: Option<&PoolInEffect>, catalogue: &Catalogue, log_keys: bool) -> Pool {
+    let kept: HashMap<&Name, &Server> = before
+        .into_iter()
+        .flat_map(|before| before.pool.servers())
+        .map(|server| (&server.state.name, server))
+        .collect();
+    let model::Pool { name, balance, servers, check: _, timeouts, source, retries, on_down: _, announce: _, tls } =
+        pool;
     let servers = servers
         .iter()
         .map(|server| {
             let model::Server { name: server_name, address, weight, backup, max_connections } = server;
-            let state = kept.get(server_name).map_or_else(
+            let before = kept.get(server_name);
+            let state = before.map_or_else(
                 || State::counted(name.clone(), server_name.clone(), catalogue),
-                |state| Arc::clone(state),
+                |before| Arc::clone(&before.state),
             );
+            let sessions = before.and_then(|before| before.tls.as_ref());
             Server {
                 state,
+                tls: tls.as_ref().map(|settings| settings.for_server(address, sessions, log_keys)),
                 address: address.clone(),
                 weight: *weight,
                 backup: *backup,

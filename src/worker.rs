@@ -25,6 +25,7 @@ use crate::proxy::{Admitted, Desk, LiveConnections, Target, Turnover};
 use crate::relay::Scratch;
 use crate::snapshot::Published;
 use crate::task::Tasks;
+use crate::tls::Turns;
 use crate::units::Name;
 
 /// How many handed-over connections may wait for a worker.
@@ -143,6 +144,7 @@ impl Worker {
                 catalogue,
                 access,
                 scratch: Scratch::new(pipes),
+                turns: Turns::default(),
                 live: LiveConnections::default(),
                 turnover: Turnover::default(),
             });

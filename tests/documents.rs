@@ -333,6 +333,7 @@ fn families() -> BTreeSet<String> {
     let _listener = catalogue.listener(&Name::new("listener"));
     let server = State::counted(Name::new("pool"), Name::new("server"), &catalogue);
     server.show();
+    catalogue.set_certificates([(&Name::new("listener"), "example.com".to_owned(), 0)].into_iter());
     let text = catalogue.expose();
     let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE portreeve_")?.split(' ').next());
     names.map(|name| format!("portreeve_{name}")).collect()

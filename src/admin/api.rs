@@ -230,8 +230,11 @@ struct ListenerShown<'a> {
     bind: Vec<String>,
     /// As it is bound.
     endpoints: &'a [Endpoint],
-    pool: &'a Name,
+    /// `null` where what no route takes is refused.
+    pool: Option<&'a Name>,
     protocol: &'static str,
+    /// What is done with TLS: `terminate`, `sni` to route by the name without terminating, or `null`.
+    tls: Option<&'static str>,
     max_connections: u32,
     timeouts: TimeoutsShown,
     connections_active: u32,
@@ -242,6 +245,7 @@ struct ListenerShown<'a> {
 
 #[derive(Serialize)]
 struct TimeoutsShown {
+    handshake: String,
     idle: String,
     half_close: String,
     max_age: String,
@@ -249,18 +253,34 @@ struct TimeoutsShown {
 
 impl<'a> ListenerShown<'a> {
     fn of(listener: &'a model::Listener, snapshot: &Snapshot, endpoints: &'a [Endpoint]) -> Option<Self> {
-        let model::Listener { name, bind, pool, max_connections, backlog: _, timeouts } = listener;
-        let model::ListenerTimeouts { idle, half_close, max_age } = timeouts;
+        let model::Listener {
+            name,
+            bind,
+            proxy_protocol: _,
+            front,
+            routes: _,
+            pool,
+            max_connections,
+            backlog: _,
+            timeouts,
+        } = listener;
+        let model::ListenerTimeouts { handshake, idle, half_close, max_age } = timeouts;
         let metrics = &snapshot.listener(name)?.metrics;
         let (bytes_in, bytes_out) = metrics.bytes();
         Some(Self {
             name,
             bind: bind.iter().map(ToString::to_string).collect(),
             endpoints,
-            pool,
+            pool: pool.as_ref(),
             protocol: "tcp",
+            tls: match front {
+                model::Front::Plain => None,
+                model::Front::Sniff => Some("sni"),
+                model::Front::Tls(_) => Some("terminate"),
+            },
             max_connections: *max_connections,
             timeouts: TimeoutsShown {
+                handshake: format_duration(*handshake),
                 idle: format_duration(*idle),
                 half_close: format_duration(*half_close),
                 max_age: format_duration(*max_age),
@@ -312,7 +332,7 @@ impl<'a> PoolShown<'a> {
 
 impl<'a> ServerShown<'a> {
     fn of(server: &'a Server) -> Self {
-        let Server { state, address: ServerAddr(address), weight, backup, max_connections } = server;
+        let Server { state, address: ServerAddr(address), weight, backup, max_connections, tls: _ } = server;
         let (health, metrics) = (state.health(), state.metrics());
         let (bytes_in, bytes_out) = metrics.bytes();
         Self {

@@ -37,11 +37,19 @@ fn model() -> Model {
         drain_timeout: Duration::from_secs(90),
         watch: false,
         admin: model::Admin { http: model::AdminHttp::Off },
-        log: model::Log { level: LogLevel::Info, format: LogFormat::Auto, access: AccessLog::Off },
+        log: model::Log {
+            level: LogLevel::Info,
+            format: LogFormat::Auto,
+            access: AccessLog::Off,
+            insecure_key_log: false,
+        },
         listeners: vec![model::Listener {
             name: Name::new("front"),
             bind: BindAddr::parse("127.0.0.1:0", Path::new("/")).unwrap(),
-            pool: Name::new("web"),
+            proxy_protocol: None,
+            front: model::Front::Plain,
+            routes: Vec::new(),
+            pool: Some(Name::new("web")),
             max_connections: 10,
             backlog: 1,
             timeouts: model::ListenerTimeouts::default(),
@@ -55,7 +63,10 @@ fn model() -> Model {
             source: Vec::new(),
             retries: 2,
             on_down: model::OnDown::Keep,
+            announce: None,
+            tls: None,
         }],
+        files: model::Files::new(),
     }
 }
 
@@ -308,7 +319,7 @@ async fn a_listener_shows_what_was_asked_for_what_is_bound_and_what_it_carried()
     metrics.bytes_out(1, 9);
     let expected = serde_json::json!([{
         "name": "front", "bind": ["127.0.0.1:0"], "endpoints": ["127.0.0.1:4711"], "pool": "web", "protocol": "tcp",
-        "max_connections": 10, "timeouts": { "idle": "5m", "half_close": "30s", "max_age": "0s" },
+        "max_connections": 10, "tls": null, "timeouts": { "handshake": "5s", "idle": "5m", "half_close": "30s", "max_age": "0s" },
         "connections_active": 1, "connections_total": 2, "bytes_in": 7, "bytes_out": 9,
     }]);
     assert_eq!(admin.get("/api/v1/listeners").await.json(), expected);

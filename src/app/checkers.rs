@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backend::{Server, State};
 use crate::health::{Check, Checker, Found};
 use crate::net::address::ServerAddr;
+use crate::net::proxy_protocol::Version;
 use crate::snapshot::Snapshot;
 use crate::task::Tasks;
 use crate::units::Name;
@@ -41,6 +42,7 @@ struct Running {
 struct Settings {
     address: ServerAddr,
     check: Check,
+    announce: Option<Version>,
     source: Option<IpAddr>,
 }
 
@@ -84,10 +86,10 @@ impl Checkers {
 
     fn start(&self, server: &Arc<State>, settings: Settings, delay: Duration) -> Running {
         let stop = self.tasks.stopping().child_token();
-        let Settings { address, check, source } = settings.clone();
+        let Settings { address, check, announce, source } = settings.clone();
         if check != Check::None {
             let probes = Arc::clone(&self.probes);
-            let checker = Checker { server: Arc::clone(server), address, check, source, delay, probes };
+            let checker = Checker { server: Arc::clone(server), address, check, announce, source, delay, probes };
             self.tasks.spawn("checker", checker.run(self.found.clone(), stop.clone()));
         }
         Running { server: Arc::clone(server), settings, stop }
@@ -102,6 +104,7 @@ fn checked(snapshot: &Snapshot) -> impl Iterator<Item = (Settings, &Server)> {
                 let settings = Settings {
                     address: server.address.clone(),
                     check: model.check.clone(),
+                    announce: model.announce,
                     source: pool.pool.first_source(server),
                 };
                 (settings, server)

@@ -4,6 +4,7 @@
 //! reloads and stops. It must be called on a tokio runtime, which becomes the control runtime; the data threads have
 //! runtimes of their own.
 
+mod certificates;
 mod checkers;
 mod reconcile;
 mod sockets;
@@ -139,13 +140,11 @@ pub struct Running {
 pub async fn start(source: Source) -> Result<Running, StartError> {
     // Before it is loaded: what changes from here on is a change.
     let known = match &source {
-        Source::File(path) => watch::Content::of(path),
+        Source::File(path) => watch::content(path),
         Source::Text(_) => None,
     };
     let Loaded { model, warnings } = source.load().map_err(StartError::Configuration)?;
-    if warnings.iter().next().is_some() {
-        tracing::warn!("{}", warnings.summary());
-    }
+    warnings.lines().for_each(|line| tracing::warn!("{line}"));
     raise_descriptor_limit();
     let catalogue = Catalogue::new(model.workers);
     let access = AccessWriter::open(&model.log.access, model.log.format).map_err(StartError::AccessLog)?;
@@ -165,7 +164,8 @@ pub async fn start(source: Source) -> Result<Running, StartError> {
     let pipes = descriptors.pipes_per_worker;
     let equipment = Equipment { published: Arc::clone(&published), catalogue: Arc::clone(&catalogue), access, pipes };
     let workers = Worker::start_all(&equipment)?;
-    let writer = Writer::new(source.clone(), equipment, workers, Arc::clone(&view), control.clone());
+    let (looked_at, files) = latest::channel(published.load().model.files.clone());
+    let writer = Writer::new(source.clone(), equipment, workers, Arc::clone(&view), control.clone(), looked_at);
     let (commands, stopped) = writer.start().await?;
     if let Some(listener) = admin_listener {
         crate::admin::serve(listener, Arc::clone(&view), &control)?;
@@ -174,8 +174,9 @@ pub async fn start(source: Source) -> Result<Running, StartError> {
         }
     }
     if let (Source::File(path), true) = (&source, watched) {
-        watch::watch(path, known, commands.downgrade(), &control);
+        watch::watch(path, known, files, commands.downgrade(), &control);
     }
+    certificates::remind(Arc::clone(&published), &control);
     let model = &published.load().model;
     tracing::info!(
         workers = model.workers,
@@ -291,7 +292,8 @@ fn raise_descriptor_limit() {
     }
 }
 
-/// The generation of the configuration in effect, as the metric shows it.
-fn show_generation(catalogue: &Catalogue, snapshot: &Snapshot) {
+/// What metrics show of the configuration in effect.
+fn show_snapshot(catalogue: &Catalogue, snapshot: &Snapshot) {
     catalogue.generation.store(snapshot.generation, Ordering::Relaxed);
+    catalogue.set_certificates(snapshot.certificates());
 }

@@ -1,29 +1,37 @@
-//! Watching the configuration file: a change of its content is a reload.
+//! Watching the configuration file and those it was made of: a change of content is a reload.
 //!
-//! The folder is watched and not the file, since editors, configuration management and Kubernetes replace files rather than
-//! write to them. What happened is not asked; after any event the content is compared with what was last tried.
+//! Folders are watched and not files, since editors, configuration management and Kubernetes replace files rather than
+//! write to them. What happened is not asked; after any event the contents are compared with what was last tried.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::Read;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use notify::event::{AccessKind, AccessMode, EventKind};
-use notify::{RecursiveMode, Watcher};
-use tokio::sync::{mpsc, oneshot};
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::{mpsc, oneshot, watch as latest};
 
 use super::Command;
+use crate::config::model::Files;
+use crate::disk::{self, Content};
 use crate::task::Tasks;
 
-/// How long the folder must be quiet before the file is read: several quick writes are one change.
+/// How long the folders must be quiet before the files are read: several quick writes are one change.
 const QUIET: Duration = Duration::from_millis(100);
-
-/// How long that is waited for: other files of the folder, such as a log, may change without end.
+/// How long that is waited for: other files of a folder, such as a log, may change without end.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// As much of a file as a reload would read.
+const LARGEST: u64 = 16 * 1024 * 1024;
 
-/// Watches `path` for as long as the instance runs, for content that is not `known`. A file that cannot be watched is said
-/// and does not keep from running.
-pub(super) fn watch(path: &Path, known: Option<Content>, commands: mpsc::WeakSender<Command>, tasks: &Tasks) {
+/// Watches `path` for as long as the instance runs, for content that is not `known`, and the `files` that the last
+/// configuration tried was made of. What cannot be watched is said and does not keep from running.
+pub(super) fn watch(
+    path: &Path,
+    known: Option<Content>,
+    files: latest::Receiver<Files>,
+    commands: mpsc::WeakSender<Command>,
+    tasks: &Tasks,
+) {
     // One waiting event is as good as many.
     let (happened, events) = mpsc::channel(1);
     let handler = move |event: notify::Result<notify::Event>| {
@@ -32,25 +40,18 @@ pub(super) fn watch(path: &Path, known: Option<Content>, commands: mpsc::WeakSen
             let _one_waits_already = happened.try_send(());
         }
     };
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let started = notify::recommended_watcher(handler)
-        .and_then(|mut watcher| watcher.watch(folder, RecursiveMode::NonRecursive).map(|()| watcher));
-    match started {
+    match notify::recommended_watcher(handler) {
         Ok(watcher) => {
-            let path = path.to_path_buf();
             let stop = tasks.stopping().clone();
+            let watch = Watch { path: path.to_path_buf(), last: known, files, watcher, folders: HashSet::new() };
             tasks.spawn("watch", async move {
                 tokio::select! {
                     () = stop.cancelled() => {}
-                    () = follow(path, known, events, commands) => {}
+                    () = watch.follow(events, commands) => {}
                 }
-                drop(watcher);
             });
         }
-        Err(error) => tracing::warn!(path = %path.display(), "changes of the file are not watched: {error}"),
+        Err(error) => tracing::warn!(path = %path.display(), "changes of files are not watched: {error}"),
     }
 }
 
@@ -59,56 +60,91 @@ fn is_reading(kind: EventKind) -> bool {
     matches!(kind, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write))
 }
 
-async fn follow(
+/// What is watched.
+struct Watch {
     path: PathBuf,
-    mut last: Option<Content>,
-    mut events: mpsc::Receiver<()>,
-    commands: mpsc::WeakSender<Command>,
-) {
-    // Between reading it at the start and watching it, it may have changed without an event.
-    let mut looking = Some(());
-    while looking.is_some() {
-        let quiet =
-            async { while tokio::time::timeout(QUIET, events.recv()).await.is_ok_and(|event| event.is_some()) {} };
-        let _busy_folder = tokio::time::timeout(LONGEST_WAIT, quiet).await;
-        let content = read(&path).await;
-        if content == last {
-            looking = events.recv().await;
-            continue;
+    /// What stood in the file when it was last tried.
+    last: Option<Content>,
+    /// The other files of that try, and what stood in them.
+    files: latest::Receiver<Files>,
+    watcher: RecommendedWatcher,
+    /// Those that are watched, or that it was tried for.
+    folders: HashSet<PathBuf>,
+}
+
+impl Watch {
+    async fn follow(mut self, mut events: mpsc::Receiver<()>, commands: mpsc::WeakSender<Command>) {
+        loop {
+            self.watch_folders();
+            // Between being read for the last try and being watched, they may have changed without an event.
+            let content = read(&self.path).await;
+            if content == self.last && !self.others_changed().await {
+                tokio::select! {
+                    event = events.recv() => if event.is_none() { return },
+                    changed = self.files.changed() => {
+                        if changed.is_err() {
+                            return;
+                        }
+                        continue;
+                    }
+                }
+                let quiet = async {
+                    while tokio::time::timeout(QUIET, events.recv()).await.is_ok_and(|event| event.is_some()) {}
+                };
+                let _busy_folder = tokio::time::timeout(LONGEST_WAIT, quiet).await;
+                continue;
+            }
+            self.last = content;
+            let Some(commands) = commands.upgrade() else { return };
+            let (reply, answer) = oneshot::channel();
+            if commands.send(Command::Reload { text: None, reply }).await.is_err() {
+                return;
+            }
+            // The writer has said how it went, and which files it looked at.
+            let _logged = answer.await;
         }
-        last = content;
-        let Some(commands) = commands.upgrade() else { return };
-        let (reply, answer) = oneshot::channel();
-        if commands.send(Command::Reload { text: None, reply }).await.is_err() {
-            return;
+    }
+
+    /// Watches the folder of every file, and no other any more.
+    fn watch_folders(&mut self) {
+        let files = self.files.borrow_and_update().keys().cloned().collect::<Vec<_>>();
+        let wanted: HashSet<PathBuf> = files.iter().chain([&self.path]).map(|file| folder(file)).collect();
+        for folder in self.folders.difference(&wanted) {
+            // It may be gone, and with it what there was to watch.
+            let _gone = self.watcher.unwatch(folder);
         }
-        // The writer has said how it went.
-        let _logged = answer.await;
+        for folder in wanted.difference(&self.folders) {
+            if let Err(error) = self.watcher.watch(folder, RecursiveMode::NonRecursive) {
+                tracing::warn!(folder = %folder.display(), "changes of the files in a folder are not watched: {error}");
+            }
+        }
+        self.folders = wanted;
+    }
+
+    async fn others_changed(&self) -> bool {
+        let files = self.files.borrow().clone();
+        for (path, before) in files {
+            if read(&path).await != before {
+                return true;
+            }
+        }
+        false
     }
 }
 
-/// What stands in a file, as far as it takes to tell it from something else. The reload reads the file anew, with its
-/// bounds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Content(u64);
-
-impl Content {
-    /// Reads it; `None` while there is no file that can be read. Blocks on the disk.
-    pub(super) fn of(path: &Path) -> Option<Self> {
-        /// As much as the reload would read, and a byte.
-        const BOUND: u64 = 16 * 1024 * 1024 + 1;
-        if !std::fs::metadata(path).ok()?.is_file() {
-            return None;
-        }
-        let mut content = Vec::new();
-        std::fs::File::open(path).ok()?.take(BOUND).read_to_end(&mut content).ok()?;
-        let mut hasher = DefaultHasher::new();
-        content.hash(&mut hasher);
-        Some(Self(hasher.finish()))
+fn folder(file: &Path) -> PathBuf {
+    match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.to_path_buf(),
+        _ => PathBuf::from("."),
     }
+}
+
+/// What stands in a file; `None` while there is none that can be read. The reload reads it anew. Blocks on the disk.
+pub(super) fn content(path: &Path) -> Option<Content> {
+    disk::read(path, LARGEST).ok().map(|(bytes, _)| Content::of(&bytes))
 }
 
 async fn read(path: &Path) -> Option<Content> {
     let path = path.to_path_buf();
-    tokio::task::spawn_blocking(move || Content::of(&path)).await.ok().flatten()
+    tokio::task::spawn_blocking(move || content(&path)).await.ok().flatten()
 }

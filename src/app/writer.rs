@@ -11,9 +11,9 @@ use tokio::time::Instant;
 use super::checkers::Checkers;
 use super::reconcile::{Adoption, Opening, Plan, reconcile, shown};
 use super::sockets::{BindError, Bound, Sockets};
-use super::{Applied, ReloadError, Source, Stopped, show_generation};
+use super::{Applied, ReloadError, Source, Stopped, show_snapshot};
 use crate::admin::{ReloadNote, View};
-use crate::config::model::OnDown;
+use crate::config::model::{Files, OnDown};
 use crate::config::{Loaded, Problems};
 use crate::ending::Reason;
 use crate::health::{Change, Found};
@@ -50,6 +50,8 @@ pub(super) struct Writer {
     found: mpsc::Receiver<Found>,
     view: Arc<View>,
     control: Tasks,
+    /// Hears which files the last configuration tried was made of.
+    looked_at: watch::Sender<Files>,
     /// Snapshots that were replaced. They are dropped here and not by the worker that happens to be last to use one: that
     /// takes a while when there are many servers.
     retired: Vec<Arc<Snapshot>>,
@@ -62,6 +64,7 @@ impl Writer {
         workers: Vec<Worker>,
         view: Arc<View>,
         control: Tasks,
+        looked_at: watch::Sender<Files>,
     ) -> Self {
         let (findings, found) = mpsc::channel(WAITING);
         let checkers = Checkers::new(control.clone(), findings);
@@ -74,6 +77,7 @@ impl Writer {
             found,
             view,
             control,
+            looked_at,
             retired: Vec::new(),
         }
     }
@@ -97,7 +101,7 @@ impl Writer {
             .collect();
         let bound = Sockets::bind(&openings, self.workers.len())?;
         snapshot.take_over();
-        show_generation(&self.equipment.catalogue, &snapshot);
+        show_snapshot(&self.equipment.catalogue, &snapshot);
         self.listen(bound).await;
         self.checkers.follow(&snapshot);
         let (commands, inbox) = mpsc::channel(WAITING);
@@ -141,9 +145,7 @@ impl Writer {
                 if !applied.needs_restart.is_empty() {
                     tracing::warn!("takes effect at the next start only: {}", applied.needs_restart.join(", "));
                 }
-                if applied.warnings.iter().next().is_some() {
-                    tracing::warn!("{}", applied.warnings.summary());
-                }
+                applied.warnings.lines().for_each(|line| tracing::warn!("{line}"));
             }
             Err(error) => {
                 catalogue.reloads_failed.fetch_add(1, Ordering::Relaxed);
@@ -178,10 +180,16 @@ impl Writer {
             model.log = before.model.log.clone();
             Ok((Snapshot::build(model, Some(&before), &catalogue), plan, warnings))
         });
-        let (mut snapshot, plan, warnings) = match built.await {
-            Ok(built) => built.map_err(ReloadError::Configuration)?,
+        let built = match built.await {
+            Ok(built) => built,
             Err(_panicked_or_stopping) => return Err(ReloadError::Stopping),
         };
+        let files = match &built {
+            Ok((_, _, warnings)) => warnings.files(),
+            Err(problems) => problems.files(),
+        };
+        self.looked_at.send_replace(files.clone());
+        let (mut snapshot, plan, warnings) = built.map_err(ReloadError::Configuration)?;
         let bound = Sockets::bind(&plan.open, self.workers.len())?;
 
         snapshot.succeed(&previous);
@@ -190,7 +198,7 @@ impl Writer {
         self.equipment.published.store(Arc::clone(&snapshot));
         self.retired.push(previous);
         snapshot.take_over();
-        show_generation(&self.equipment.catalogue, &snapshot);
+        show_snapshot(&self.equipment.catalogue, &snapshot);
         self.source = source;
         self.view.access().reopen();
         self.adopt(&plan.adopt, &snapshot).await;

@@ -15,6 +15,7 @@ pub(crate) fn weighted(weights: &[u16]) -> Vec<Server> {
         weight: Weight::new(*weight).unwrap(),
         backup: false,
         max_connections: u32::MAX,
+        tls: None,
     };
     weights.iter().enumerate().map(server).collect()
 }

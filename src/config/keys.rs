@@ -13,6 +13,16 @@ pub(crate) enum Section {
     Listener,
     /// `timeouts` of a listener.
     ListenerTimeouts,
+    /// `proxy_protocol` of a listener.
+    ProxyProtocol,
+    /// An entry of a listener's `sni`.
+    SniRoute,
+    /// `tls` of a listener.
+    Tls,
+    /// An entry of `certificates` in a listener's `tls`.
+    Certificate,
+    /// An entry of `hosts` in a listener's `tls`.
+    TlsHost,
     /// `[pools.NAME]`
     Pool,
     /// `balance` of a pool, where it is a table.
@@ -23,6 +33,8 @@ pub(crate) enum Section {
     Check,
     /// `timeouts` of a pool.
     PoolTimeouts,
+    /// `tls` of a pool.
+    PoolTls,
 }
 
 impl Section {
@@ -33,11 +45,17 @@ impl Section {
         Self::Log,
         Self::Listener,
         Self::ListenerTimeouts,
+        Self::ProxyProtocol,
+        Self::SniRoute,
+        Self::Tls,
+        Self::Certificate,
+        Self::TlsHost,
         Self::Pool,
         Self::Balance,
         Self::Server,
         Self::Check,
         Self::PoolTimeouts,
+        Self::PoolTls,
     ];
 
     /// Its keys, in the order in which they are shown.
@@ -47,14 +65,34 @@ impl Section {
                 &["workers", "max_connections", "drain_timeout", "watch", "admin", "log", "listeners", "pools"]
             }
             Self::Admin => &["http"],
-            Self::Log => &["level", "format", "access"],
-            Self::Listener => &["bind", "protocol", "pool", "max_connections", "backlog", "timeouts"],
-            Self::ListenerTimeouts => &["idle", "half_close", "max_age"],
-            Self::Pool => &["balance", "servers", "check", "timeouts", "source", "retries", "on_down"],
+            Self::Log => &["level", "format", "access", "insecure_key_log"],
+            Self::Listener => {
+                &["bind", "protocol", "pool", "max_connections", "backlog", "timeouts", "proxy_protocol", "sni", "tls"]
+            }
+            Self::ListenerTimeouts => &["handshake", "idle", "half_close", "max_age"],
+            Self::ProxyProtocol => &["from"],
+            Self::SniRoute => &["host", "alpn", "pool"],
+            Self::Tls => &[
+                "certificates",
+                "min_version",
+                "alpn",
+                "strict_sni",
+                "client_ca",
+                "client_auth",
+                "client_crl",
+                "hosts",
+                "ticket_keys",
+            ],
+            Self::Certificate => &["cert", "key", "names", "ocsp"],
+            Self::TlsHost => &["host", "client_ca", "client_auth", "client_crl"],
+            Self::Pool => {
+                &["balance", "servers", "check", "timeouts", "source", "retries", "on_down", "proxy_protocol", "tls"]
+            }
             Self::Balance => &["algorithm"],
             Self::Server => &["name", "address", "weight", "backup", "max_connections"],
-            Self::Check => &["type", "interval", "fast_interval", "timeout", "rise", "fall"],
+            Self::Check => &["type", "interval", "fast_interval", "timeout", "rise", "fall", "server_name"],
             Self::PoolTimeouts => &["connect"],
+            Self::PoolTls => &["ca", "server_name", "verify", "cert", "key", "alpn", "min_version"],
         }
     }
 
@@ -66,11 +104,17 @@ impl Section {
             Self::Log => "`log`",
             Self::Listener => "a listener",
             Self::ListenerTimeouts => "`timeouts` of a listener",
+            Self::ProxyProtocol => "`proxy_protocol` of a listener",
+            Self::SniRoute => "a route of `sni`",
+            Self::Tls => "`tls` of a listener",
+            Self::Certificate => "a certificate",
+            Self::TlsHost => "a host of `tls`",
             Self::Pool => "a pool",
             Self::Balance => "`balance`",
             Self::Server => "a server",
             Self::Check => "`check`",
             Self::PoolTimeouts => "`timeouts` of a pool",
+            Self::PoolTls => "`tls` of a pool",
         }
     }
 }

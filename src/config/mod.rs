@@ -11,6 +11,7 @@ mod limits;
 pub mod model;
 mod problem;
 mod raw;
+mod raw_tls;
 mod read;
 mod report;
 mod resolve;

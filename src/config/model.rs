@@ -1,13 +1,20 @@
 //! What was asked for, complete and checked: no `Option` that means "unset", no name that leads nowhere.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::limits::Descriptors;
 use crate::balance::Policy;
+use crate::disk::Content;
 use crate::health::Check;
 pub use crate::logging::{AccessLog, LogFormat, LogLevel};
-use crate::net::address::{BindAddr, ServerAddr};
+use crate::net::address::{BindAddr, Networks, ServerAddr};
+use crate::net::proxy_protocol::Version;
+use crate::route::HostPattern;
+use crate::tls::{ServerSettings, Settings};
 use crate::units::{Name, Weight};
 
 /// A whole configuration.
@@ -31,7 +38,12 @@ pub struct Model {
     pub listeners: Vec<Listener>,
     /// The pools, in the order of the file.
     pub pools: Vec<Pool>,
+    /// The other files it was made of: certificates, keys, lists.
+    pub files: Files,
 }
+
+/// The files a configuration was made of beside its own, and what stood in each; nothing in one that could not be read.
+pub type Files = BTreeMap<PathBuf, Option<Content>>;
 
 /// The admin listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +70,8 @@ pub struct Log {
     pub format: LogFormat,
     /// Where a line per connection goes.
     pub access: AccessLog,
+    /// Whether the secrets of TLS connections are written to the file that `SSLKEYLOGFILE` names.
+    pub insecure_key_log: bool,
 }
 
 /// A listener: where clients connect to.
@@ -67,8 +81,15 @@ pub struct Listener {
     pub name: Name,
     /// The addresses it listens on; never empty, none twice.
     pub bind: Vec<BindAddr>,
-    /// The pool its connections go to; it stands in [`Model::pools`].
-    pub pool: Name,
+    /// Who has to begin with a PROXY header, if anybody has; others must not.
+    pub proxy_protocol: Option<Networks>,
+    /// What is done with the first bytes.
+    pub front: Front,
+    /// Which pools connections go to by the server name they ask for.
+    pub routes: Vec<SniRoute>,
+    /// The pool the others go to, and all if there are no routes; without one they are refused. It stands in
+    /// [`Model::pools`].
+    pub pool: Option<Name>,
     /// How many connections it serves at once.
     pub max_connections: u32,
     /// How many connections may wait to be accepted, on each socket (listen(2); the kernel caps it at `somaxconn`).
@@ -77,9 +98,33 @@ pub struct Listener {
     pub timeouts: ListenerTimeouts,
 }
 
+/// What is done with the first bytes of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Front {
+    /// Nothing: they go to the server like all others.
+    Plain,
+    /// The ClientHello is read for its server name, and goes to the server like all else.
+    Sniff,
+    /// TLS ends here.
+    Tls(Arc<Settings>),
+}
+
+/// Where connections go that ask for a server name, offer a protocol, or both.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SniRoute {
+    /// The name; `None` is any, and none.
+    pub host: Option<HostPattern>,
+    /// The protocols, one of which is to be offered by ALPN; empty asks for none.
+    pub alpn: Vec<Vec<u8>>,
+    /// The pool; it stands in [`Model::pools`].
+    pub pool: Name,
+}
+
 /// How long the connections of a listener may take for what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenerTimeouts {
+    /// From being accepted to having said where to: PROXY header, ClientHello, TLS handshake.
+    pub handshake: Duration,
     /// Without a byte either way.
     pub idle: Duration,
     /// From the end of one direction to the end of the other, without a byte.
@@ -90,7 +135,12 @@ pub struct ListenerTimeouts {
 
 impl Default for ListenerTimeouts {
     fn default() -> Self {
-        Self { idle: Duration::from_secs(300), half_close: Duration::from_secs(30), max_age: Duration::ZERO }
+        Self {
+            handshake: Duration::from_secs(5),
+            idle: Duration::from_secs(300),
+            half_close: Duration::from_secs(30),
+            max_age: Duration::ZERO,
+        }
     }
 }
 
@@ -113,12 +163,16 @@ pub struct Pool {
     pub retries: u8,
     /// What happens to established connections of a server that goes down.
     pub on_down: OnDown,
+    /// The version of the PROXY header that its servers are sent, if they are.
+    pub announce: Option<Version>,
+    /// What is asked of its servers if TLS is spoken to them.
+    pub tls: Option<Arc<ServerSettings>>,
 }
 
 /// How long the servers of a pool may take for what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolTimeouts {
-    /// To accept a connection.
+    /// To accept a connection, and to shake hands on it where TLS is spoken.
     pub connect: Duration,
 }
 
@@ -163,6 +217,8 @@ impl Server {
 impl Model {
     /// The default of `drain_timeout`.
     pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+    /// How long before a certificate runs out everybody is warned of it.
+    pub const CERTIFICATE_WARNING: Duration = Duration::from_secs(14 * 24 * 3600);
     /// The default of a listener's `backlog`.
     pub const BACKLOG: u32 = 4096;
     /// The default of a pool's `retries`.

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
+use super::model::Files;
 use super::source::{Place, Source};
 
 /// Bytes of the text, from and up to.
@@ -72,6 +73,8 @@ pub(super) struct Findings {
     warnings_beyond: usize,
     /// Whether parts of the file could not be read, so that what seems to be missing may not be.
     incomplete: bool,
+    /// The files that were read beside the configuration's own.
+    files: Files,
 }
 
 impl Findings {
@@ -153,6 +156,16 @@ impl Findings {
             index += 1;
             index <= syntax || line(problem).is_none_or(|line| !broken.contains(&line))
         });
+    }
+
+    /// These files were read.
+    pub(super) fn set_files(&mut self, files: Files) {
+        self.files = files;
+    }
+
+    /// The files that were read.
+    pub(super) fn take_files(&mut self) -> Files {
+        std::mem::take(&mut self.files)
     }
 
     /// All problems with their places, in the order of the file.

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use super::keys::Section;
 use super::model::{LogFormat, LogLevel, Model, OnDown};
+use super::raw_tls::{RawPoolTls, RawProxyProtocol, RawSniRoute, RawTls};
 use super::read::{At, Either, Field, Fields, Named, Read};
 use crate::balance::Policy;
+use crate::net::proxy_protocol::Version;
 use crate::units::Weight;
 
 /// The most data threads.
@@ -63,6 +65,7 @@ pub(super) struct RawLog<'t> {
     pub(super) level: Option<At<LogLevel>>,
     pub(super) format: Option<At<LogFormat>>,
     pub(super) access: Option<At<&'t str>>,
+    pub(super) insecure_key_log: Option<At<bool>>,
 }
 
 impl<'t> Read<'t> for RawLog<'t> {
@@ -79,6 +82,7 @@ impl<'t> Read<'t> for RawLog<'t> {
             ]),
             format: fields.optional("format").word(&[("json", LogFormat::Json), ("text", LogFormat::Text)]),
             access: fields.optional("access").text(),
+            insecure_key_log: fields.optional("insecure_key_log").boolean(),
         }
     }
 }
@@ -91,6 +95,9 @@ pub(super) struct RawListener<'t> {
     pub(super) max_connections: Option<At<u32>>,
     pub(super) backlog: Option<At<u32>>,
     pub(super) timeouts: Option<RawListenerTimeouts>,
+    pub(super) proxy_protocol: Option<RawProxyProtocol<'t>>,
+    pub(super) sni: Option<At<Vec<Option<RawSniRoute<'t>>>>>,
+    pub(super) tls: Option<RawTls<'t>>,
 }
 
 impl<'t> Read<'t> for RawListener<'t> {
@@ -100,16 +107,21 @@ impl<'t> Read<'t> for RawListener<'t> {
         Self {
             bind: fields.required("bind").one_or_many(|entry| entry.text_or_number()),
             protocol: fields.optional("protocol").text(),
-            pool: fields.required("pool").text(),
+            // What no route takes may be refused, but without routes there is nowhere to go.
+            pool: if fields.has("sni") { fields.optional("pool") } else { fields.required("pool") }.text(),
             max_connections: fields.optional("max_connections").whole_number(1..=MOST_CONNECTIONS),
             backlog: fields.optional("backlog").whole_number(1..=i64::from(u16::MAX)),
             timeouts: fields.optional("timeouts").table(),
+            proxy_protocol: fields.optional("proxy_protocol").table(),
+            sni: fields.optional("sni").list(|entry| entry.table()),
+            tls: fields.optional("tls").table(),
         }
     }
 }
 
 #[derive(Debug)]
 pub(super) struct RawListenerTimeouts {
+    pub(super) handshake: Option<At<Duration>>,
     pub(super) idle: Option<At<Duration>>,
     pub(super) half_close: Option<At<Duration>>,
     pub(super) max_age: Option<At<Duration>>,
@@ -120,6 +132,7 @@ impl<'t> Read<'t> for RawListenerTimeouts {
 
     fn read(fields: &mut Fields<'t, '_>) -> Self {
         Self {
+            handshake: fields.optional("handshake").deadline(),
             idle: fields.optional("idle").deadline(),
             half_close: fields.optional("half_close").deadline(),
             max_age: fields.optional("max_age").duration(),
@@ -131,11 +144,13 @@ impl<'t> Read<'t> for RawListenerTimeouts {
 pub(super) struct RawPool<'t> {
     pub(super) balance: Option<At<Policy>>,
     pub(super) servers: Option<At<Vec<Option<RawServer<'t>>>>>,
-    pub(super) check: Option<RawCheck>,
+    pub(super) check: Option<RawCheck<'t>>,
     pub(super) timeouts: Option<RawPoolTimeouts>,
     pub(super) source: Option<At<Vec<Option<At<&'t str>>>>>,
     pub(super) retries: Option<At<u8>>,
     pub(super) on_down: Option<At<OnDown>>,
+    pub(super) proxy_protocol: Option<At<Version>>,
+    pub(super) tls: Option<RawPoolTls<'t>>,
 }
 
 impl<'t> Read<'t> for RawPool<'t> {
@@ -154,6 +169,8 @@ impl<'t> Read<'t> for RawPool<'t> {
                 ("drain", OnDown::Drain),
                 ("reset", OnDown::Reset),
             ]),
+            proxy_protocol: fields.optional("proxy_protocol").word(&[("v1", Version::V1), ("v2", Version::V2)]),
+            tls: fields.optional("tls").table(),
         }
     }
 }
@@ -226,23 +243,25 @@ impl<'t> Read<'t> for RawServer<'t> {
 pub(super) enum CheckKind {
     None,
     Tcp,
+    Tls,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct RawCheck {
+pub(super) struct RawCheck<'t> {
     pub(super) kind: Option<At<CheckKind>>,
     pub(super) interval: Option<At<Duration>>,
     pub(super) fast_interval: Option<At<Duration>>,
     pub(super) timeout: Option<At<Duration>>,
     pub(super) rise: Option<At<u32>>,
     pub(super) fall: Option<At<u32>>,
+    pub(super) server_name: Option<At<&'t str>>,
     /// Whether a value was refused: nothing is to be concluded from the others then.
     pub(super) refused: bool,
 }
 
-impl RawCheck {
+impl<'t> RawCheck<'t> {
     /// `check` is the word for a kind of check, or a table.
-    fn either(field: Field<'_, '_>) -> Option<Self> {
+    fn either(field: Field<'t, '_>) -> Option<Self> {
         match field.table_or(check_kind)? {
             Either::Table(check) => Some(check),
             Either::Short(kind) => Some(Self { kind: Some(kind), ..Self::default() }),
@@ -250,7 +269,7 @@ impl RawCheck {
     }
 }
 
-impl<'t> Read<'t> for RawCheck {
+impl<'t> Read<'t> for RawCheck<'t> {
     const SECTION: Section = Section::Check;
 
     fn read(fields: &mut Fields<'t, '_>) -> Self {
@@ -262,6 +281,7 @@ impl<'t> Read<'t> for RawCheck {
             timeout: fields.optional("timeout").deadline(),
             rise: fields.optional("rise").whole_number(1..=MOST_PROBES),
             fall: fields.optional("fall").whole_number(1..=MOST_PROBES),
+            server_name: fields.optional("server_name").text(),
             refused: false,
         };
         check.refused = fields.problems() > before;
@@ -270,7 +290,7 @@ impl<'t> Read<'t> for RawCheck {
 }
 
 fn check_kind(field: Field<'_, '_>) -> Option<At<CheckKind>> {
-    field.word(&[("tcp", CheckKind::Tcp), ("none", CheckKind::None)])
+    field.word(&[("tcp", CheckKind::Tcp), ("tls", CheckKind::Tls), ("none", CheckKind::None)])
 }
 
 #[derive(Debug)]

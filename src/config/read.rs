@@ -69,6 +69,11 @@ impl<'t> Fields<'t, '_> {
         self.optional(key)
     }
 
+    /// Whether a key is there.
+    pub(super) fn has(&self, key: &'static str) -> bool {
+        self.table.contains_key(key)
+    }
+
     /// How many problems were found so far, here and elsewhere.
     pub(super) fn problems(&self) -> usize {
         self.findings.count()

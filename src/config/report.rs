@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Element, Group, Level, Origin, Renderer, Snippet};
 
+use super::model::Files;
 use super::problem::{Findings, Problem, Severity, printable};
 use super::source::{Place, Source};
 
@@ -18,6 +19,7 @@ const CONTEXT: usize = 300;
 pub struct Problems {
     source: Source,
     problems: Vec<Problem>,
+    files: Files,
 }
 
 /// A problem as it stands in JSON; what does not apply is `null`.
@@ -35,9 +37,16 @@ struct Entry<'a> {
 }
 
 impl Problems {
-    pub(super) fn new(source: Source, findings: Findings) -> Self {
+    pub(super) fn new(source: Source, mut findings: Findings) -> Self {
+        let files = findings.take_files();
         let problems = findings.into_sorted(&source);
-        Self { source, problems }
+        Self { source, problems, files }
+    }
+
+    /// The files that were read beside the configuration's own: when one of them changes, so may what is wrong.
+    #[must_use]
+    pub fn files(&self) -> &Files {
+        &self.files
     }
 
     /// Each problem, in the order of the file; those of the file as a whole come first.
@@ -79,6 +88,15 @@ impl Problems {
         };
         let place = place.map(|place| format!(":{}:{}", place.line, place.column)).unwrap_or_default();
         format!("{} in {file}{place}: {message}", self.counts())
+    }
+
+    /// A line for each problem, for a log, as many as somebody reads there.
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        let file = printable(&self.source.origin);
+        self.shown().map(move |Problem { place, message, .. }| {
+            let place = place.map(|place| format!(":{}:{}", place.line, place.column)).unwrap_or_default();
+            format!("{file}{place}: {message}")
+        })
     }
 
     /// For a person: each problem with its line, a caret below what is wrong, and what would be right; errors before

@@ -1,10 +1,9 @@
 //! The text of a configuration: where it comes from, within which bounds, and which line and column an offset is.
 
-use std::fs::File;
-use std::io::{self, Read};
 use std::ops::Range;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+
+use crate::disk;
 
 /// The largest file that is read, in bytes: far more than any configuration and far less than memory.
 pub(super) const LARGEST: u64 = 16 * 1024 * 1024;
@@ -74,7 +73,7 @@ pub(super) enum Unreadable {
 
 /// Reads a file whole. Never waits for a writer and never takes in more than [`LARGEST`] bytes.
 pub(super) fn read(path: &Path) -> Result<String, Unreadable> {
-    let bytes = bytes(path).map_err(Unreadable::File)?;
+    let (bytes, _) = disk::read(path, LARGEST).map_err(Unreadable::File)?;
     String::from_utf8(bytes).map_err(|error| {
         let start = error.utf8_error().valid_up_to();
         let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
@@ -82,33 +81,10 @@ pub(super) fn read(path: &Path) -> Result<String, Unreadable> {
     })
 }
 
-fn bytes(path: &Path) -> Result<Vec<u8>, String> {
-    let failed = |error: io::Error| format!("cannot read the file: {}", reason(&error));
-    // Opening a FIFO waits for its other end unless told not to, and only an open file can be looked at without a race.
-    let no_wait = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    let file = File::options().read(true).custom_flags(no_wait).open(path).map_err(failed)?;
-    let metadata = file.metadata().map_err(failed)?;
-    if metadata.is_dir() {
-        return Err("cannot read the file: it is a directory".to_owned());
-    }
-    if !metadata.is_file() {
-        return Err("cannot read the file: it is a pipe, a socket or a device, not a regular file".to_owned());
-    }
-    let mut bytes = Vec::new();
-    file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > LARGEST {
-        return Err(format!("cannot read the file: it is larger than {} MiB", LARGEST / 1024 / 1024));
-    }
-    Ok(bytes)
-}
-
-fn reason(error: &io::Error) -> String {
-    if error.kind() == io::ErrorKind::NotFound { "there is none at this path".to_owned() } else { error.to_string() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
 
     fn refusal(path: &Path) -> String {
         match read(path) {

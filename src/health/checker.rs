@@ -8,9 +8,11 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Change, Check, Streak, Timing, tcp};
+use super::{Change, Check, Streak, Timing, tcp, tls};
 use crate::backend::State;
 use crate::net::address::ServerAddr;
+use crate::net::proxy_protocol::{Announcement, Origin, Version, encode};
+use crate::tls::ServerTls;
 
 /// Checks one server for the whole process, and is the only writer of its health.
 #[derive(Debug)]
@@ -21,6 +23,8 @@ pub struct Checker {
     pub address: ServerAddr,
     /// How it is checked; with [`Check::None`] the checker ends at once.
     pub check: Check,
+    /// The PROXY header that it is sent, if traffic has one as well.
+    pub announce: Option<Version>,
     /// The local address to probe from, if traffic has one as well.
     pub source: Option<IpAddr>,
     /// How long to wait before the first probe, so that those of many servers spread.
@@ -62,10 +66,11 @@ impl Checker {
         let health = self.server.health();
         let mut streak = Streak::new(health.up, !health.tested);
         let mut next = Instant::now() + self.delay;
+        let prober = Prober::new(&self.check, &self.address, self.announce);
         loop {
             let change = tokio::select! {
                 () = tokio::time::sleep_until(next) => {
-                    let outcome = self.probe(&timing).await;
+                    let outcome = self.probe(&timing, &prober).await;
                     let change = streak.probed(outcome.is_ok(), timing.rise, timing.fall);
                     next = Instant::now() + pause(&timing, &streak);
                     self.server.set_tested(if outcome.is_ok() { "passed its first check" } else { "failed its first check" });
@@ -89,13 +94,14 @@ impl Checker {
         }
     }
 
-    async fn probe(&self, timing: &Timing) -> Result<(), String> {
+    async fn probe(&self, timing: &Timing, prober: &Prober) -> Result<(), String> {
         // The semaphore is never closed; were it, the probe would go ahead.
         let _permit = self.probes.acquire().await;
         let started = Instant::now();
-        let outcome = match &self.check {
-            Check::None => Ok(()),
-            Check::Tcp(_) => tcp::probe(&self.address, self.source, timing.timeout).await,
+        let Prober { header, tls } = prober;
+        let outcome = match tls {
+            None => tcp::probe(&self.address, self.source, timing.timeout, header).await,
+            Some(tls) => tls::probe(&self.address, self.source, timing.timeout, header.clone(), tls).await,
         };
         self.server.metrics().checked(outcome.is_ok(), started.elapsed());
         outcome
@@ -106,6 +112,27 @@ impl Checker {
         match (outcome, change) {
             (Err(problem), _) => format!("{kind} check failed: {problem}"),
             (Ok(()), _) => format!("{kind} check passed {} times in a row", timing.rise),
+        }
+    }
+}
+
+/// What each probe of a server has in common.
+struct Prober {
+    /// Says that the connection is the checker's own.
+    header: Vec<u8>,
+    /// How to shake hands, if that is part of it.
+    tls: Option<Arc<ServerTls>>,
+}
+
+impl Prober {
+    fn new(check: &Check, address: &ServerAddr, announce: Option<Version>) -> Self {
+        let own = Announcement { origin: Origin::Local, authority: None, alpn: None, unique_id: None, tls: None };
+        Self {
+            header: announce.map(|version| encode(version, &own)).unwrap_or_default(),
+            tls: match check {
+                Check::None | Check::Tcp(_) => None,
+                Check::Tls(_, settings) => Some(settings.for_server(address, None, false)),
+            },
         }
     }
 }

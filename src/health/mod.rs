@@ -3,8 +3,12 @@
 mod checker;
 mod streak;
 mod tcp;
+mod tls;
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::tls::ServerSettings;
 
 pub use checker::{Checker, Found};
 pub use streak::{Change, Streak};
@@ -16,6 +20,8 @@ pub enum Check {
     None,
     /// A TCP connection is opened and closed again.
     Tcp(Timing),
+    /// A TLS handshake is completed and the connection closed again.
+    Tls(Timing, Arc<ServerSettings>),
 }
 
 /// When a check probes and how it counts.
@@ -57,7 +63,7 @@ impl Check {
     pub fn timing(&self) -> Option<&Timing> {
         match self {
             Self::None => None,
-            Self::Tcp(timing) => Some(timing),
+            Self::Tcp(timing) | Self::Tls(timing, _) => Some(timing),
         }
     }
 
@@ -67,6 +73,7 @@ impl Check {
         match self {
             Self::None => "none",
             Self::Tcp(_) => "tcp",
+            Self::Tls(..) => "tls",
         }
     }
 }

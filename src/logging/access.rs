@@ -27,6 +27,21 @@ pub struct Line<'a> {
     pub protocol: &'a str,
     /// The client's address.
     pub client: String,
+    /// The server name the client asked for (SNI).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<&'a str>,
+    /// The version of TLS spoken with the client.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<&'a str>,
+    /// Whom the client's certificate is about; it was verified.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_subject: Option<&'a str>,
+    /// The alternative names in it.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub client_names: &'a [String],
+    /// What the proxies on the way know the connection by (PROXY protocol).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unique_id: Option<&'a str>,
     /// The pool's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pool: Option<&'a str>,
@@ -46,6 +61,9 @@ pub struct Line<'a> {
     pub retries: u8,
     /// Why it ended.
     pub reason: Reason,
+    /// What lies behind that, where there is more to say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<&'a str>,
 }
 
 /// The open access log.
@@ -134,6 +152,11 @@ fn text(line: &Line<'_>) -> String {
         listener,
         protocol,
         client,
+        server_name,
+        tls,
+        client_subject,
+        client_names,
+        unique_id,
         pool,
         server,
         bytes_in,
@@ -142,17 +165,32 @@ fn text(line: &Line<'_>) -> String {
         duration_ms,
         retries,
         reason,
+        error,
     } = line;
     let connect = connect_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1}ms"));
     let mut text = now();
     // Writing to a string cannot fail.
-    let _infallible = writeln!(
+    let _infallible = write!(
         text,
         " {listener} {protocol} {client} {}/{} in={bytes_in} out={bytes_out} connect={connect} \
          duration={duration_ms:.1}ms retries={retries} {reason}",
         pool.unwrap_or("-"),
         server.unwrap_or("-"),
     );
+    let names = client_names.join(",");
+    let fields = [
+        ("server_name", *server_name),
+        ("tls", *tls),
+        ("client_subject", *client_subject),
+        ("client_names", Some(&*names).filter(|names| !names.is_empty())),
+        ("unique_id", *unique_id),
+        ("error", *error),
+    ];
+    for (field, value) in fields.into_iter().filter_map(|(field, value)| Some((field, value?))) {
+        // As a JSON string: it may come from the network.
+        let _infallible = write!(text, " {field}={}", serde_json::Value::from(value));
+    }
+    text.push('\n');
     text
 }
 
@@ -201,6 +239,11 @@ mod tests {
             listener: "web",
             protocol: "tcp",
             client: client.to_owned(),
+            server_name: None,
+            tls: None,
+            client_subject: None,
+            client_names: &[],
+            unique_id: None,
             pool: Some("web"),
             server: None,
             bytes_in: 1,
@@ -209,6 +252,7 @@ mod tests {
             duration_ms: 3.5,
             retries: 0,
             reason: Reason::NoServer,
+            error: None,
         }
     }
 
@@ -221,6 +265,15 @@ mod tests {
         assert_eq!(value["pool"], "web");
         assert!(value["time"].as_str().unwrap().ends_with('Z'));
         assert!(value.get("server").is_none() && value.get("connect_ms").is_none());
+    }
+
+    #[test]
+    fn what_comes_from_the_network_is_escaped_in_text_as_well() {
+        let names = ["a\nb".to_owned()];
+        let text =
+            text(&Line { server_name: Some("x y"), client_names: &names, error: Some("\u{1b}[2J"), ..line("client") });
+        assert_eq!(text.matches('\n').count(), 1, "{text}");
+        assert!(text.contains(r#"server_name="x y" client_names="a\nb" error="\u001b[2J""#), "{text}");
     }
 
     #[test]

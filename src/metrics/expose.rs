@@ -1,7 +1,7 @@
 //! The catalogue as Prometheus text: every family with its help, its type and its series.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
@@ -9,13 +9,14 @@ use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, Me
 
 use super::shard::{CONNECT_BOUNDS, CONNECTION_BOUNDS, Total};
 use super::{Catalogue, ListenerMetrics, ServerMetrics, living, lock};
-use crate::ending::Reason;
+use crate::ending::{Handshake, Reason, TlsVersion};
 
 pub(super) fn expose(catalogue: &Catalogue) -> String {
     let mut families = Vec::new();
     add_instance(catalogue, &mut families);
     add_workers(catalogue, &mut families);
     add_listeners(&living(&catalogue.listeners), &mut families);
+    add_certificates(catalogue, &mut families);
     add_servers(&living(&catalogue.servers), &mut families);
     families.retain(|family| !family.get_metric().is_empty());
     families.extend(ProcessCollector::for_self().collect());
@@ -137,6 +138,26 @@ fn add_listeners(all: &[std::sync::Arc<ListenerMetrics>], families: &mut Vec<Met
         endings(false),
     ));
     families.push(family(
+        "portreeve_tls_handshakes_total",
+        "TLS handshakes with clients, by the version agreed upon and how they went.",
+        MetricType::COUNTER,
+        each(&|listener, name| {
+            let all = TlsVersion::ALL.iter().flat_map(|v| Handshake::ALL.iter().map(move |outcome| (*v, *outcome)));
+            let counted = all.map(|(version, outcome)| (version, outcome, listener.handshakes(version, outcome)));
+            // Those that succeed are there from the start, of the many ways to fail only those that occurred.
+            let is_shown = |(version, outcome, count): &(TlsVersion, Handshake, u64)| {
+                *count > 0 || *version != TlsVersion::None && matches!(outcome, Handshake::Full | Handshake::Resumed)
+            };
+            counted
+                .filter(is_shown)
+                .map(|(version, outcome, count)| {
+                    let labels = [("listener", name), ("version", version.label()), ("result", outcome.label())];
+                    counter(&labels, count as f64)
+                })
+                .collect()
+        }),
+    ));
+    families.push(family(
         "portreeve_listener_connection_seconds",
         "How long connections lasted.",
         MetricType::HISTOGRAM,
@@ -145,6 +166,21 @@ fn add_listeners(all: &[std::sync::Arc<ListenerMetrics>], families: &mut Vec<Met
             listener.shards.iter().for_each(|shard| shard.seconds.add_to(&mut total));
             vec![histogram(&[("listener", name)], &CONNECTION_BOUNDS, &total)]
         }),
+    ));
+}
+
+fn add_certificates(catalogue: &Catalogue, families: &mut Vec<MetricFamily>) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+    families.push(family(
+        "portreeve_tls_certificate_expiry_seconds",
+        "How long the certificate for a name is still valid; negative once it has run out.",
+        MetricType::GAUGE,
+        lock(&catalogue.certificates)
+            .iter()
+            .map(|((listener, name), until)| {
+                gauge(&[("listener", listener.as_str()), ("name", name)], *until as f64 - now)
+            })
+            .collect(),
     ));
 }
 
@@ -202,6 +238,20 @@ fn add_servers(all: &[std::sync::Arc<ServerMetrics>], families: &mut Vec<MetricF
                 .filter(|reason| reason.is_connect_failure())
                 .map(|reason| counter(&[pool, name, ("reason", reason.label())], failures(reason) as f64))
                 .collect()
+        }),
+    ));
+    families.push(family(
+        "portreeve_server_tls_handshakes_total",
+        "TLS handshakes with the server that were completed, in full or by resuming an earlier session.",
+        MetricType::COUNTER,
+        each(&|server, [pool, name]| {
+            let sum = |pick: &dyn Fn(&super::ServerShard) -> u64| server.shards.iter().map(|shard| pick(shard)).sum();
+            let (full, resumed): (u64, u64) =
+                (sum(&|shard| shard.full_handshakes.get()), sum(&|shard| shard.resumed_handshakes.get()));
+            vec![
+                counter(&[pool, name, ("result", "full")], full as f64),
+                counter(&[pool, name, ("result", "resumed")], resumed as f64),
+            ]
         }),
     ));
     families.push(family(

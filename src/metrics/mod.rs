@@ -7,14 +7,14 @@
 mod expose;
 mod shard;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
-use crate::ending::Reason;
+use crate::ending::{Handshake, Reason, TlsVersion};
 use crate::units::Name;
 use shard::{CONNECT_BOUNDS, CONNECTION_BOUNDS, Histogram, Tally};
 
@@ -64,6 +64,8 @@ struct ListenerShard {
     bytes_in: Tally,
     bytes_out: Tally,
     endings: [Tally; Reason::COUNT],
+    /// By the version agreed upon and how it went.
+    handshakes: [[Tally; Handshake::COUNT]; TlsVersion::COUNT],
     seconds: Histogram<{ CONNECTION_BOUNDS.len() }>,
 }
 
@@ -105,6 +107,21 @@ impl ListenerMetrics {
                 shard.seconds.observe(&CONNECTION_BOUNDS, after);
             }
         }
+    }
+
+    /// A TLS handshake with a client is over.
+    pub fn shook_hands(&self, worker: usize, version: TlsVersion, outcome: Handshake) {
+        let by_version = self.shards.get(worker).and_then(|shard| shard.handshakes.get(version.index()));
+        if let Some(tally) = by_version.and_then(|by_outcome| by_outcome.get(outcome.index())) {
+            tally.add(1);
+        }
+    }
+
+    /// How many TLS handshakes with clients went so.
+    #[must_use]
+    pub fn handshakes(&self, version: TlsVersion, outcome: Handshake) -> u64 {
+        let by_version = self.shards.iter().filter_map(|shard| shard.handshakes.get(version.index()));
+        by_version.filter_map(|by_outcome| by_outcome.get(outcome.index())).map(Tally::get).sum()
     }
 
     /// How many connections ended for a reason.
@@ -150,6 +167,8 @@ struct ServerShard {
     bytes_in: Tally,
     bytes_out: Tally,
     failures: [Tally; Reason::COUNT],
+    full_handshakes: Tally,
+    resumed_handshakes: Tally,
     connect_seconds: Histogram<{ CONNECT_BOUNDS.len() }>,
 }
 
@@ -167,6 +186,13 @@ impl ServerMetrics {
         if let Some(shard) = self.shards.get(worker) {
             shard.connections.add(1);
             shard.connect_seconds.observe(&CONNECT_BOUNDS, after);
+        }
+    }
+
+    /// A TLS handshake with it was completed, perhaps by resuming an earlier session.
+    pub fn shook_hands(&self, worker: usize, resumed: bool) {
+        if let Some(shard) = self.shards.get(worker) {
+            if resumed { &shard.resumed_handshakes } else { &shard.full_handshakes }.add(1);
         }
     }
 
@@ -259,6 +285,8 @@ pub struct Catalogue {
     pub access_log_dropped: AtomicU64,
     /// Tasks that panicked; each ended alone.
     pub panics: AtomicU64,
+    /// The last second, since 1970, in which there is a valid certificate for a name on a listener.
+    certificates: Mutex<BTreeMap<(Name, String), i64>>,
 }
 
 impl Catalogue {
@@ -275,6 +303,7 @@ impl Catalogue {
             reloads_failed: AtomicU64::new(0),
             access_log_dropped: AtomicU64::new(0),
             panics: AtomicU64::new(0),
+            certificates: Mutex::default(),
         })
     }
 
@@ -295,6 +324,7 @@ impl Catalogue {
                 bytes_in: Tally::default(),
                 bytes_out: Tally::default(),
                 endings: [const { Tally::new() }; Reason::COUNT],
+                handshakes: [const { [const { Tally::new() }; Handshake::COUNT] }; TlsVersion::COUNT],
                 seconds: Histogram::default(),
             }),
         })
@@ -312,6 +342,8 @@ impl Catalogue {
                 bytes_in: Tally::default(),
                 bytes_out: Tally::default(),
                 failures: [const { Tally::new() }; Reason::COUNT],
+                full_handshakes: Tally::default(),
+                resumed_handshakes: Tally::default(),
                 connect_seconds: Histogram::default(),
             }),
             checks: Mutex::new(Checks { passed: 0, failed: 0, seconds: Histogram::default() }),
@@ -322,6 +354,17 @@ impl Catalogue {
     #[must_use]
     pub fn endings(&self, reason: Reason) -> u64 {
         living(&self.listeners).iter().map(|listener| listener.endings(reason)).sum()
+    }
+
+    /// The certificates in use from now on: listener, name, and the last second each is valid in. Of several for a name the
+    /// one that runs out first counts.
+    pub fn set_certificates<'n>(&self, all: impl Iterator<Item = (&'n Name, String, i64)>) {
+        let mut certificates = BTreeMap::new();
+        for (listener, name, until) in all {
+            let earliest = certificates.entry((listener.clone(), name)).or_insert(until);
+            *earliest = until.min(*earliest);
+        }
+        *lock(&self.certificates) = certificates;
     }
 
     /// Everything, in the Prometheus text format (version 0.0.4).

@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use crate::units::parse_port;
 
 /// A place a stream socket can be bound to or connect to.
@@ -78,6 +80,43 @@ impl fmt::Display for ClientAddr {
         match self {
             Self::Tcp(address) => write!(f, "{address}"),
             Self::Unix => f.write_str("unix"),
+        }
+    }
+}
+
+/// The networks that somebody may be from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Networks {
+    networks: Vec<IpNet>,
+    unix: bool,
+}
+
+impl Networks {
+    /// Adds what is written as `10.0.0.0/8`, `2001:db8::/32`, `10.0.0.1`, or `unix` for whoever connects to a unix socket.
+    ///
+    /// # Errors
+    /// Says what was expected.
+    pub fn add(&mut self, text: &str) -> Result<(), String> {
+        if text == "unix" {
+            self.unix = true;
+            return Ok(());
+        }
+        let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).map_err(|_| {
+            "expected a network such as \"10.0.0.0/8\" or \"2001:db8::/32\", an IP address, or \"unix\"".to_owned()
+        })?;
+        if network.trunc() != network {
+            return Err(format!("it has bits beyond its prefix: did you mean \"{}\"?", network.trunc()));
+        }
+        self.networks.push(network);
+        Ok(())
+    }
+
+    /// Whether a client is from one of them.
+    #[must_use]
+    pub fn contain(&self, client: &ClientAddr) -> bool {
+        match client {
+            ClientAddr::Tcp(address) => self.networks.iter().any(|network| network.contains(&address.ip())),
+            ClientAddr::Unix => self.unix,
         }
     }
 }
@@ -205,6 +244,23 @@ mod tests {
         assert_eq!(parse("[::1]:8080"), Ok("[::1]:8080".to_owned()));
         for text in ["10.0.0.1:0", "10.0.0.1", ":80", "example.com:80", "10.0.0.1:65536", "::1:80"] {
             assert!(parse(text).is_err(), "{text:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn a_client_is_from_a_network_or_is_not() {
+        let mut networks = Networks::default();
+        for text in ["10.0.0.0/8", "2001:db8::/32", "192.0.2.7"] {
+            networks.add(text).unwrap();
+        }
+        let contain = |text: &str| networks.contain(&ClientAddr::Tcp(text.parse().unwrap()));
+        assert!(contain("10.1.2.3:1") && contain("[2001:db8::9]:1") && contain("192.0.2.7:1"));
+        assert!(!contain("11.0.0.1:1") && !contain("[2001:db9::9]:1") && !contain("192.0.2.8:1"));
+        assert!(!networks.contain(&ClientAddr::Unix));
+        networks.add("unix").unwrap();
+        assert!(networks.contain(&ClientAddr::Unix));
+        for text in ["", "10.0.0.1/8", "10.0.0.0/33", "example.com", "10.0.0"] {
+            assert!(Networks::default().add(text).is_err(), "{text:?} was accepted");
         }
     }
 }

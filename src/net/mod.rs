@@ -5,5 +5,6 @@ pub mod dial;
 pub mod errno;
 pub mod holder;
 pub mod listen;
+pub mod proxy_protocol;
 mod sockopt;
 pub mod stream;

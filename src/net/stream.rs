@@ -3,6 +3,7 @@
 //! It makes the calls the relay needs and no others: a read is tried only when the kernel has said that there is something
 //! to read, a write is tried at once, and a short read counts as "nothing more for now" without asking the kernel again.
 
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::task::{Context, Poll, ready};
@@ -21,6 +22,8 @@ pub struct Stream {
     socket: AsyncFd<OwnedFd>,
     /// Whether a reset was met while connecting. The kernel reports it once only: what reads as an end is none.
     reset: bool,
+    /// Whether to close with a reset.
+    abandoned: bool,
 }
 
 /// What one read brought.
@@ -38,7 +41,11 @@ impl Stream {
     /// # Errors
     /// When the runtime cannot watch the descriptor.
     pub fn new(socket: OwnedFd) -> io::Result<Self> {
-        sockopt::watch(socket, Interest::READABLE | Interest::WRITABLE).map(|socket| Self { socket, reset: false })
+        sockopt::watch(socket, Interest::READABLE | Interest::WRITABLE).map(|socket| Self {
+            socket,
+            reset: false,
+            abandoned: false,
+        })
     }
 
     /// Reads once the kernel says that there is something to read.
@@ -167,9 +174,40 @@ impl Stream {
         let _unix_socket = set_tcp_nodelay(&self.socket, true);
     }
 
-    /// Closes with a reset, so that the other side cannot take the end for a clean one (`SO_LINGER` of zero, socket(7)).
-    pub fn reset(self) {
-        let _unix_socket = set_socket_linger(&self.socket, Some(std::time::Duration::ZERO));
+    /// Reads and throws away what the other side still sends, up to its end or `most` bytes.
+    pub async fn discard(&self, most: usize) {
+        let mut seen = 0;
+        let mut buffer = [0; 1024];
+        while seen < most {
+            match poll_fn(|cx| self.poll_recv(cx, &mut buffer)).await {
+                Ok(Read { bytes: 0, .. }) | Err(_) => return,
+                Ok(Read { bytes, .. }) => seen += bytes,
+            }
+        }
+    }
+
+    /// Whether there is something to read, be it the end; if not, the task is woken when there is.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.socket.poll_read_ready(cx).map(|_| ())
+    }
+
+    /// Whether to close with a reset when it is dropped, so that the other side cannot take the end for a clean one
+    /// (`SO_LINGER` of zero, socket(7)).
+    pub fn set_abandoned(&mut self, abandoned: bool) {
+        self.abandoned = abandoned;
+    }
+
+    /// Closes with a reset.
+    pub fn reset(mut self) {
+        self.abandoned = true;
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if self.abandoned {
+            let _unix_socket = set_socket_linger(&self.socket, Some(std::time::Duration::ZERO));
+        }
     }
 }
 

@@ -1,11 +1,15 @@
 //! The life of one connection after the gate.
 
+use std::future::poll_fn;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 
 use tokio::time::Instant;
 
+use super::connect::{ServerEnd, connect, header};
+use super::intake::{Arrived, ClientEnd, arrive, may_yet_announce, no_longer_than};
 use super::live::Entry;
 use super::record::Record;
 use super::{Desk, reasons};
@@ -14,12 +18,10 @@ use crate::config::model::ListenerTimeouts;
 use crate::ending::Reason;
 use crate::metrics::{Catalogue, ListenerMetrics};
 use crate::net::address::ClientAddr;
-use crate::net::dial::{First, dial};
-use crate::net::errno;
+use crate::net::dial::First;
 use crate::net::stream::Stream;
-use crate::pool::{Picked, Pool, Tried};
-use crate::relay::{Direction, Limits, Meter, relay};
-use crate::snapshot::Snapshot;
+use crate::relay::{Direction, Early, Limits, Meter, Wire, relay};
+use crate::snapshot::{Listener, Snapshot};
 use crate::units::Name;
 
 /// A connection that was let in.
@@ -119,10 +121,10 @@ pub fn serve(desk: Rc<Desk>, admitted: Admitted) -> impl Future<Output = ()> {
 /// A connection with a server at its other end.
 #[derive(Debug)]
 struct Established {
-    client: Stream,
-    server: Stream,
-    /// What the client had sent before the server was connected.
-    early: Vec<u8>,
+    client: ClientEnd,
+    server: ServerEnd,
+    /// What goes to the server first.
+    early: Early,
     live: Entry,
     limits: Limits,
 }
@@ -136,88 +138,124 @@ async fn set_up(
     snapshot: &Snapshot,
 ) -> Result<Established, Reason> {
     let client = Stream::new(socket).map_err(|_no_event_queue| Reason::Internal)?;
-    let desk = Rc::clone(&record.desk);
-    let Some((timeouts, pool)) =
-        snapshot.listener(listener).and_then(|listener| Some((listener.timeouts, snapshot.pool_of(listener)?)))
-    else {
+    let Some(listener) = snapshot.listener(listener) else {
         client.reset();
         return Err(Reason::Internal);
     };
-    record.routed(pool.pool.name());
-    // Most clients speak first and have spoken by now. Nothing is lost if not: the server is not kept waiting either way.
-    let early = match desk.scratch.read_early(&client) {
-        Ok(early) => early,
-        Err(errno) => {
-            let gone = errno::is_disconnect(errno);
-            return Err(if gone { Reason::ClientReset } else { Reason::Internal });
-        }
+    let found = tokio::select! {
+        found = find_server(record, client, listener, snapshot) => found?,
+        () = live.recall.due() => return Err(live.recalled_for().unwrap_or(Reason::Internal)),
     };
-    let first = if early.is_empty() { First::PerhapsServer } else { First::Us };
-    let connected = tokio::select! {
-        connected = connect(record, &pool.pool, first) => connected,
-        () = live.recall.due() => Err(live.recalled_for().unwrap_or(Reason::Internal)),
-    };
-    match connected {
-        Ok(server) => {
-            if let Some(state) = record.server() {
-                live.set_server(state);
-            }
-            let ListenerTimeouts { idle, half_close, max_age } = timeouts;
-            let expires = (!max_age.is_zero()).then(|| record.accepted() + max_age);
-            let half_close = half_close.min(idle);
-            Ok(Established { client, server, early, live, limits: Limits { idle, half_close, expires } })
-        }
-        Err(reason) => {
-            client.reset();
-            Err(reason)
-        }
+    if let Some(state) = record.server() {
+        live.set_server(state);
     }
+    let ListenerTimeouts { handshake: _, idle, half_close, max_age } = listener.timeouts;
+    let expires = (!max_age.is_zero()).then(|| record.accepted() + max_age);
+    let half_close = half_close.min(idle);
+    let (client, server, early) = found;
+    Ok(Established { client, server, early, live, limits: Limits { idle, half_close, expires } })
 }
 
-/// Picks a server and connects to it; if that fails, picks another, as often as the pool allows. What the client has sent is
-/// sent to none before it is connected, so nothing has to be replayed.
-async fn connect(record: &mut Record, pool: &Pool, first: First) -> Result<Stream, Reason> {
-    let mut tried = Tried::new();
-    let mut failure = Reason::NoServer;
-    while let Some(Picked { server, lease }) = pool.pick(&tried) {
-        if tried.count() > 0 {
-            record.retried();
+/// Hears the client out and connects to a server of the pool that leads to. Until there is one, dropping the future
+/// resets the client.
+async fn find_server(
+    record: &mut Record,
+    mut client: Stream,
+    listener: &Listener,
+    snapshot: &Snapshot,
+) -> Result<(ClientEnd, ServerEnd, Early), Reason> {
+    client.set_abandoned(true);
+    let mut arrived = arrive(record, client, listener).await?;
+    let offers = |protocol: &[u8]| arrived.protocols.iter().any(|offered| **offered == *protocol);
+    let name = record.more_if_any().and_then(|more| more.server_name.as_deref());
+    let Some(pool) = snapshot.route(listener, name, offers) else {
+        return Err(Reason::NoRoute);
+    };
+    record.routed(pool.pool.name());
+    arrived.set_abandoned(true);
+    let header = pool.announce.map(|version| header(record, version, &arrived)).unwrap_or_default();
+    let speaks_first = !arrived.early.is_empty() || !header.is_empty();
+    let first = if speaks_first { First::Us } else { First::PerhapsServer };
+    let server = connect(record, pool, first, &header).await?;
+    if arrived.screened {
+        let until = Instant::now() + listener.timeouts.idle;
+        no_longer_than(until, screen(record, &mut arrived, &server)).await?;
+    }
+    arrived.set_abandoned(false);
+    let Arrived { end, early, .. } = arrived;
+    let early = match &server {
+        ServerEnd::Plain(_) if !header.is_empty() => {
+            let ours = header.len();
+            Early { bytes: [header, early].concat(), ours }
         }
-        let started = Instant::now();
-        match dial(&server.address, pool.next_source(server), pool.connect_timeout(), first).await {
-            Ok(stream) => {
-                record.connected(lease, started.elapsed());
-                return Ok(stream);
-            }
-            Err(error) => {
-                failure = reasons::of_dial(error.failure);
-                if failure == Reason::Internal {
-                    tracing::warn!(pool = %pool.name(), server = %server.state.name, "connecting failed: {error}");
-                }
-                server.state.metrics().connect_failed(record.desk.worker, failure);
-                if reasons::is_servers_fault(failure) {
-                    server.state.report_failure();
-                }
-            }
-        }
-        tried.add(&server.state);
-        if tried.count() > usize::from(pool.retries()) {
-            break;
+        ServerEnd::Plain(_) | ServerEnd::Tls(_) => Early { bytes: early, ours: 0 },
+    };
+    Ok((end, server, early))
+}
+
+/// Waits until a client that must not send a PROXY header has sent something else, or the server has spoken first, so that
+/// it will take whatever follows for what it is. (A server behind TLS of ours is not seen to speak before it is read.)
+async fn screen(record: &Record, arrived: &mut Arrived, server: &ServerEnd) -> Result<(), Reason> {
+    let Arrived { end: ClientEnd::Plain(client), early, .. } = arrived else {
+        return Ok(());
+    };
+    while may_yet_announce(early)? {
+        let spoken = poll_fn(|cx| match server {
+            ServerEnd::Plain(server) => server.poll_readable(cx),
+            ServerEnd::Tls(_) => Poll::Pending,
+        });
+        tokio::select! {
+            biased;
+            read = record.desk.scratch.read_more(client, early) => match read {
+                // Its end is the relay's to pass on, and cannot be a header any more.
+                Ok(0) => return Ok(()),
+                Ok(_) => {}
+                Err(errno) => return Err(reasons::of_read(errno)),
+            },
+            () = spoken => return Ok(()),
         }
     }
-    Err(failure)
+    Ok(())
 }
 
 /// Relays between the two sides until the end, and closes both accordingly.
 async fn converse(record: &mut Record, established: Established) {
     let Established { client, server, early, live, limits } = established;
+    // Each pair of ends has a relay of its own. Only that of plain ones is part of the task itself, which so stays small.
+    match (client, server) {
+        (ClientEnd::Plain(client), ServerEnd::Plain(server)) => {
+            run(record, client, server, early, live, limits).await;
+        }
+        (ClientEnd::Plain(client), ServerEnd::Tls(server)) => {
+            Box::pin(run(record, client, *server, early, live, limits)).await;
+        }
+        (ClientEnd::Tls(client), ServerEnd::Plain(server)) => {
+            Box::pin(run(record, *client, server, early, live, limits)).await;
+        }
+        (ClientEnd::Tls(client), ServerEnd::Tls(server)) => {
+            Box::pin(run(record, *client, *server, early, live, limits)).await;
+        }
+    }
+}
+
+async fn run(
+    record: &mut Record,
+    mut client: impl Wire,
+    mut server: impl Wire,
+    early: Early,
+    live: Entry,
+    limits: Limits,
+) {
     let desk = Rc::clone(&record.desk);
     let meter = Both { worker: desk.worker, listener: record.listener(), server: record.server() };
-    let report = relay(&client, &server, early, limits, &desk.scratch, &live.recall, &meter).await;
+    let report = relay(&mut client, &mut server, early, limits, &desk.scratch, &live.recall, &meter).await;
     record.moved(report.up, report.down);
     if !report.is_clean() {
-        client.reset();
-        server.reset();
+        client.abandon();
+        server.abandon();
+        if let Some(words) = client.words().or_else(|| server.words()) {
+            record.failed(words);
+        }
     }
     record.close(reasons::of_relay(&report, live.recalled_for()));
 }

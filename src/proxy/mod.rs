@@ -1,7 +1,9 @@
-//! What happens to a connection once it is let in: a server is picked, connected to, and relayed to; then it is said how
-//! that went.
+//! What happens to a connection once it is let in: the client says who it is and where to, a server is picked, connected
+//! to, and relayed to; then it is said how that went.
 
+mod connect;
 mod connection;
+mod intake;
 mod live;
 mod reasons;
 mod record;
@@ -15,6 +17,7 @@ use crate::metrics::{Catalogue, WorkerMetrics};
 use crate::relay::Scratch;
 use crate::snapshot::Published;
 use crate::task::Tasks;
+use crate::tls::Turns;
 
 pub use connection::{Admitted, Place, serve};
 pub use live::{Live, LiveConnections, Target};
@@ -32,6 +35,8 @@ pub struct Desk {
     pub access: AccessWriter,
     /// The buffer and the pipes.
     pub scratch: Scratch,
+    /// Whose handshake computes next.
+    pub turns: Turns,
     /// The connections that are open.
     pub live: LiveConnections,
     /// How quickly they come and go.

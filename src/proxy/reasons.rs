@@ -1,7 +1,10 @@
 //! From what the parts report to the reason a connection ended for: one table, in one place.
 
-use crate::ending::Reason;
+use crate::ending::{Handshake, Reason};
+use rustix::io::Errno;
+
 use crate::net::dial::DialFailure;
+use crate::net::errno::is_disconnect;
 use crate::relay::{End, Report, Side};
 
 /// The reason for a failed attempt to connect to a server.
@@ -16,9 +19,36 @@ pub(super) fn of_dial(failure: DialFailure) -> Reason {
     }
 }
 
+/// The reason for a handshake with a client that failed.
+pub(super) fn of_handshake(outcome: Handshake) -> Reason {
+    match outcome {
+        Handshake::Closed => Reason::ClientClosed,
+        Handshake::Reset => Reason::ClientReset,
+        Handshake::Timeout => Reason::HandshakeTimeout,
+        Handshake::Internal => Reason::Internal,
+        Handshake::Full
+        | Handshake::Resumed
+        | Handshake::NotTls
+        | Handshake::UnknownName
+        | Handshake::Incompatible
+        | Handshake::NoCertificate
+        | Handshake::BadCertificate
+        | Handshake::RefusedByClient
+        | Handshake::ProtocolError => Reason::TlsError,
+    }
+}
+
+/// The reason for a read from a client that failed.
+pub(super) fn of_read(errno: Errno) -> Reason {
+    if is_disconnect(errno) { Reason::ClientReset } else { Reason::Internal }
+}
+
 /// Whether the failure says something about the server, and not about this machine.
 pub(super) fn is_servers_fault(reason: Reason) -> bool {
-    matches!(reason, Reason::ConnectRefused | Reason::ConnectTimeout | Reason::ConnectUnreachable)
+    matches!(
+        reason,
+        Reason::ConnectRefused | Reason::ConnectTimeout | Reason::ConnectUnreachable | Reason::ServerTlsError
+    )
 }
 
 /// The reason for the end of a relay; `recalled` is why it was called back, if it was.
@@ -30,6 +60,10 @@ pub(super) fn of_relay(report: &Report, recalled: Option<Reason>) -> Reason {
         End::Finished(_) => Reason::Done,
         End::Reset(Side::Client) => Reason::ClientReset,
         End::Reset(Side::Server) => Reason::ServerReset,
+        End::Truncated(Side::Client) => Reason::ClientTruncated,
+        End::Truncated(Side::Server) => Reason::ServerTruncated,
+        End::Garbled(Side::Client) => Reason::TlsError,
+        End::Garbled(Side::Server) => Reason::ServerTlsError,
         End::Closed(Side::Client) => Reason::ClientClosed,
         End::Closed(Side::Server) => Reason::ServerClosed,
         End::Idle => Reason::IdleTimeout,

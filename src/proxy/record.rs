@@ -8,10 +8,11 @@ use tokio::time::Instant;
 
 use super::{Desk, Place};
 use crate::backend::{Lease, State};
-use crate::ending::Reason;
+use crate::ending::{Reason, TlsVersion};
 use crate::logging::Line;
 use crate::metrics::ListenerMetrics;
 use crate::net::address::ClientAddr;
+use crate::tls::Facts;
 use crate::units::Name;
 
 /// The record of one connection, which also keeps what it holds for as long as it lasts: its place and its lease. It is
@@ -29,6 +30,23 @@ pub(super) struct Record {
     bytes: (u64, u64),
     retries: u8,
     reason: Reason,
+    /// What most connections have not; boxed, since all of them would carry the room for it.
+    more: Option<Box<More>>,
+}
+
+/// What is known of a connection that has said more than its address.
+#[derive(Debug, Default)]
+pub(super) struct More {
+    /// The server name that the client asked for.
+    pub(super) server_name: Option<Box<str>>,
+    /// The version of TLS spoken with the client.
+    pub(super) tls: Option<TlsVersion>,
+    /// Whom the client's certificate is about.
+    pub(super) identity: Option<Box<Facts>>,
+    /// What the proxies on the way know the connection by.
+    pub(super) unique_id: Option<Box<str>>,
+    /// What lies behind the reason it ended for.
+    pub(super) error: Option<Box<str>>,
 }
 
 impl Record {
@@ -44,6 +62,34 @@ impl Record {
             bytes: (0, 0),
             retries: 0,
             reason: Reason::Internal,
+            more: None,
+        }
+    }
+
+    /// Who it is from, as far as is known.
+    pub(super) fn client(&self) -> ClientAddr {
+        self.client
+    }
+
+    /// It was made on behalf of this client.
+    pub(super) fn set_client(&mut self, client: ClientAddr) {
+        self.client = client;
+    }
+
+    /// What else is known of it, if anything is.
+    pub(super) fn more_if_any(&self) -> Option<&More> {
+        self.more.as_deref()
+    }
+
+    /// What else is known of it.
+    pub(super) fn more(&mut self) -> &mut More {
+        self.more.get_or_insert_default()
+    }
+
+    /// Something failed; these words say more of it than a reason can. Nobody hears them where there is no access log.
+    pub(super) fn failed(&mut self, words: impl std::fmt::Display) {
+        if self.desk.access.is_on() {
+            self.more().error = Some(words.to_string().into_boxed_str());
         }
     }
 
@@ -99,10 +145,17 @@ impl Drop for Record {
             return;
         }
         let server = self.server();
+        let nothing = More::default();
+        let More { server_name, tls, identity, unique_id, error } = self.more.as_deref().unwrap_or(&nothing);
         self.desk.access.write(&Line {
             listener: self.place.listener.name().as_str(),
             protocol: "tcp",
             client: self.client.to_string(),
+            server_name: server_name.as_deref(),
+            tls: tls.map(TlsVersion::label),
+            client_subject: identity.as_ref().map(|identity| identity.subject.as_str()),
+            client_names: identity.as_ref().map(|identity| &*identity.alternative_names).unwrap_or_default(),
+            unique_id: unique_id.as_deref(),
             pool: self.pool.as_ref().map(Name::as_str),
             server: server.map(|server| server.name.as_str()),
             bytes_in: self.bytes.0,
@@ -111,6 +164,7 @@ impl Drop for Record {
             duration_ms: millis(lasted),
             retries: self.retries,
             reason: self.reason,
+            error: error.as_deref(),
         });
     }
 }

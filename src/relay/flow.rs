@@ -6,8 +6,8 @@ use rustix::io::Errno;
 use rustix::pipe::{SpliceFlags, splice};
 
 use super::scratch::{Pipe, Scratch};
-use super::{Direction, Meter};
-use crate::net::stream::Stream;
+use super::wire::{Broken, Then, Wire};
+use super::{Direction, Early, Meter};
 
 /// After this many reads in a row that filled the buffer, a direction is spliced.
 const FULL_READS: u8 = 3;
@@ -22,9 +22,9 @@ const TURN: usize = 2 * 1024 * 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     /// Reading failed.
-    Read(Errno),
+    Read(Broken),
     /// Writing failed.
-    Write(Errno),
+    Write(Broken),
 }
 
 /// One direction and where it stands.
@@ -68,14 +68,17 @@ enum Progress {
 struct Kept {
     bytes: Vec<u8>,
     taken: usize,
+    /// How many of them, from the first on, are no bytes of the reader's and do not count as delivered.
+    ours: usize,
 }
 
 impl Flow {
-    /// A direction in which these bytes were read already.
-    pub(super) fn new(direction: Direction, read: Vec<u8>) -> Self {
+    /// A direction in which something goes before what the reader sends from now on.
+    pub(super) fn new(direction: Direction, early: Early) -> Self {
+        let Early { bytes, ours } = early;
         Self {
             direction,
-            kept: (!read.is_empty()).then(|| Box::new(Kept { bytes: read, taken: 0 })),
+            kept: (!bytes.is_empty()).then(|| Box::new(Kept { bytes, taken: 0, ours })),
             pipe: None,
             piped: 0,
             leave_pipe: false,
@@ -117,10 +120,10 @@ impl Flow {
     }
 
     /// Notices a reset of the reader while the writer takes nothing, when it would not be read from for a long time.
-    pub(super) fn poll_reset(&mut self, cx: &mut Context<'_>, reader: &Stream) {
+    pub(super) fn poll_reset(&mut self, cx: &mut Context<'_>, reader: &impl Wire) {
         let is_blocked = self.progress == Progress::Open && (self.kept.is_some() || self.piped > 0);
         if is_blocked && let Poll::Ready(errno) = reader.poll_reset(cx) {
-            self.progress = Progress::Faulted(Fault::Read(errno));
+            self.progress = Progress::Faulted(Fault::Read(Broken::System(errno)));
         }
     }
 
@@ -137,9 +140,10 @@ impl Flow {
     }
 
     /// Passes the end on. When both directions are at their end, closing the sockets does so as well and saves two calls.
-    pub(super) fn finish(&mut self, writer: &Stream) {
-        writer.finish();
-        self.progress = Progress::Finished;
+    pub(super) fn poll_finish(&mut self, cx: &mut Context<'_>, writer: &mut impl Wire) {
+        if writer.poll_finish(cx).is_ready() {
+            self.progress = Progress::Finished;
+        }
     }
 
     /// Moves what can be moved now. When it returns with the direction neither finished nor faulted, the task is woken as
@@ -147,8 +151,8 @@ impl Flow {
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        reader: &Stream,
-        writer: &Stream,
+        reader: &mut impl Wire,
+        writer: &mut impl Wire,
         scratch: &Scratch,
         meter: &impl Meter,
     ) {
@@ -184,10 +188,11 @@ impl Flow {
     fn poll_step(
         &mut self,
         cx: &mut Context<'_>,
-        reader: &Stream,
-        writer: &Stream,
+        reader: &mut impl Wire,
+        writer: &mut impl Wire,
         scratch: &Scratch,
     ) -> Poll<Result<(), Fault>> {
+        ready!(writer.poll_flush(cx)).map_err(Fault::Write)?;
         ready!(self.poll_kept(cx, writer))?;
         ready!(self.poll_piped(cx, writer))?;
         if self.progress == Progress::Ended {
@@ -206,12 +211,14 @@ impl Flow {
         }
     }
 
-    fn poll_kept(&mut self, cx: &mut Context<'_>, writer: &Stream) -> Poll<Result<(), Fault>> {
+    fn poll_kept(&mut self, cx: &mut Context<'_>, writer: &mut impl Wire) -> Poll<Result<(), Fault>> {
         while let Some(kept) = &mut self.kept {
             let rest = kept.bytes.get(kept.taken..).unwrap_or_default();
-            let sent = ready!(writer.poll_send(cx, rest, false)).map_err(Fault::Write)?;
+            let sent = ready!(writer.poll_write(cx, rest, false)).map_err(Fault::Write)?;
             kept.taken += sent;
-            self.delivered += sent as u64;
+            let ours = sent.min(kept.ours);
+            kept.ours -= ours;
+            self.delivered += (sent - ours) as u64;
             if kept.taken >= kept.bytes.len() {
                 self.kept = None;
             }
@@ -219,15 +226,15 @@ impl Flow {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_piped(&mut self, cx: &mut Context<'_>, writer: &Stream) -> Poll<Result<(), Fault>> {
-        let Some(pipe) = &self.pipe else {
+    fn poll_piped(&mut self, cx: &mut Context<'_>, writer: &mut impl Wire) -> Poll<Result<(), Fault>> {
+        let (Some(pipe), Some(writer)) = (&self.pipe, writer.plain()) else {
             return Poll::Ready(Ok(()));
         };
         while self.piped > 0 {
             let sent = ready!(writer.poll_write_with(cx, |socket| {
                 splice(&pipe.reader, None, socket, None, self.piped, SpliceFlags::MOVE | SpliceFlags::NONBLOCK)
             }))
-            .map_err(Fault::Write)?;
+            .map_err(|errno| Fault::Write(Broken::System(errno)))?;
             self.piped = self.piped.saturating_sub(sent);
             self.delivered += sent as u64;
         }
@@ -238,31 +245,28 @@ impl Flow {
     fn poll_copy(
         &mut self,
         cx: &mut Context<'_>,
-        reader: &Stream,
-        writer: &Stream,
+        reader: &mut impl Wire,
+        writer: &mut impl Wire,
         scratch: &Scratch,
     ) -> Poll<Result<(), Fault>> {
         scratch.with_buffer(|buffer| {
-            let read = ready!(reader.poll_recv(cx, buffer)).map_err(Fault::Read)?;
-            if read.bytes == 0 {
-                return Poll::Ready(self.end());
-            }
+            let read = ready!(reader.poll_read(cx, buffer)).map_err(Fault::Read)?;
             let full = read.bytes == buffer.len();
-            let (first, rest) = buffer.split_at_mut(read.bytes);
-            // When the end is known to follow, it is fetched now, so that it leaves in one segment with the last bytes.
-            let next = if read.end_follows && !full { reader.try_recv(rest) } else { Err(Errno::AGAIN) };
-            let length = first.len() + next.unwrap_or(0);
-            let last = next == Ok(0) && !self.broken;
-            self.forward(cx, writer, buffer.get(..length).unwrap_or_default(), last)?;
-            match next {
-                Ok(0) => return Poll::Ready(self.end()),
-                Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
-                Err(errno) => return Poll::Ready(Err(Fault::Read(errno))),
+            if read.bytes > 0 {
+                let last = read.then == Then::End && !self.broken;
+                self.forward(cx, writer, buffer.get(..read.bytes).unwrap_or_default(), last)?;
+            }
+            match read.then {
+                Then::End => return Poll::Ready(self.end()),
+                Then::Broken(broken) => return Poll::Ready(Err(Fault::Read(broken))),
+                Then::Unknown => {}
             }
             self.streak = if full { self.streak.saturating_add(1) } else { 0 };
             if self.streak >= FULL_READS {
                 self.streak = 0;
-                self.pipe = scratch.take_pipe();
+                if reader.plain().is_some() && writer.plain().is_some() {
+                    self.pipe = scratch.take_pipe();
+                }
             }
             Poll::Ready(Ok(()))
         })
@@ -271,32 +275,37 @@ impl Flow {
     /// The reader's socket has nothing more.
     fn end(&mut self) -> Result<(), Fault> {
         if self.broken {
-            return Err(Fault::Read(Errno::CONNRESET));
+            return Err(Fault::Read(Broken::System(Errno::CONNRESET)));
         }
         self.progress = Progress::Ended;
         Ok(())
     }
 
-    fn forward(&mut self, cx: &mut Context<'_>, writer: &Stream, bytes: &[u8], last: bool) -> Result<(), Fault> {
+    fn forward(&mut self, cx: &mut Context<'_>, writer: &mut impl Wire, bytes: &[u8], last: bool) -> Result<(), Fault> {
         if !self.nodelay && self.delivered > 0 {
             self.nodelay = true;
             writer.set_nodelay();
         }
-        let sent = match writer.poll_send(cx, bytes, last) {
+        let sent = match writer.poll_write(cx, bytes, last) {
             Poll::Ready(Ok(sent)) => sent,
-            Poll::Ready(Err(errno)) => return Err(Fault::Write(errno)),
+            Poll::Ready(Err(broken)) => return Err(Fault::Write(broken)),
             Poll::Pending => 0,
         };
         self.delivered += sent as u64;
         if let Some(rest) = bytes.get(sent..).filter(|rest| !rest.is_empty()) {
-            self.kept = Some(Box::new(Kept { bytes: rest.to_vec(), taken: 0 }));
+            self.kept = Some(Box::new(Kept { bytes: rest.to_vec(), taken: 0, ours: 0 }));
         }
         Ok(())
     }
 
     /// Moves bytes from the reader's socket into the pipe; when there are none, or few for a while, gives the pipe back.
-    fn poll_splice(&mut self, cx: &mut Context<'_>, reader: &Stream, scratch: &Scratch) -> Poll<Result<(), Fault>> {
-        let Some(pipe) = &self.pipe else {
+    fn poll_splice(
+        &mut self,
+        cx: &mut Context<'_>,
+        reader: &mut impl Wire,
+        scratch: &Scratch,
+    ) -> Poll<Result<(), Fault>> {
+        let (Some(pipe), Some(reader)) = (&self.pipe, reader.plain()) else {
             return Poll::Ready(Ok(()));
         };
         // A splice that brings less than asked for may have filled the pipe's slots and not emptied the socket, so
@@ -311,7 +320,7 @@ impl Flow {
                 self.release(scratch);
                 Poll::Pending
             }
-            Poll::Ready(Err(errno)) => Poll::Ready(Err(Fault::Read(errno))),
+            Poll::Ready(Err(errno)) => Poll::Ready(Err(Fault::Read(Broken::System(errno)))),
             Poll::Ready(Ok(read)) => {
                 self.piped = read.bytes;
                 if read.bytes == 0 {

@@ -1,11 +1,12 @@
 //! Bytes both ways between two streams until both have finished or something stops them.
 //!
-//! The relay owns neither stream and decides nothing: it moves bytes, keeps half-closed connections going, watches its
+//! The relay owns neither end and decides nothing: it moves bytes, keeps half-closed connections going, watches its
 //! deadlines and returns a [`Report`]. Closing, and whether with a reset, is the caller's; [`Report::is_clean`] says which.
 
 mod deadlines;
 mod flow;
 mod scratch;
+mod wire;
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -16,12 +17,12 @@ use rustix::io::Errno;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::net::errno::is_disconnect;
-use crate::net::stream::Stream;
 
 pub use deadlines::Limits;
 use deadlines::{Deadlines, Due};
 use flow::{Fault, Flow};
 pub use scratch::Scratch;
+pub use wire::{Broken, Read, Then, Wire};
 
 /// One of the two ends of a relayed connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +49,10 @@ pub enum End {
     Finished(Side),
     /// This side sent a reset.
     Reset(Side),
+    /// This side closed its connection without the end that its protocol has.
+    Truncated(Side),
+    /// What this side sent is no TLS, or cannot be decrypted.
+    Garbled(Side),
     /// This side had sent its end and then refused what was left to deliver to it.
     Closed(Side),
     /// Nothing moved for the idle timeout.
@@ -80,6 +85,15 @@ impl Report {
     pub fn is_clean(&self) -> bool {
         matches!(self.end, End::Finished(_))
     }
+}
+
+/// What goes to the server before anything else.
+#[derive(Debug, Default)]
+pub struct Early {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// How many of them, from the first on, are our own and not the client's: they are sent and not counted.
+    pub ours: usize,
 }
 
 /// Told of bytes as they move, so that a connection that lasts for days is counted while it lasts.
@@ -130,12 +144,13 @@ impl Recall {
 
 /// Relays between `client` and `server` until both have finished, one of them fails, a limit is reached or `recall` is due.
 ///
-/// `early` was read from the client before and goes to the server first. An end of one side is passed on to the other, which may go on (half-close). No buffer is held while nothing moves.
+/// `early` goes to the server first. An end of one side is passed on to the other, which may go on (half-close). No buffer
+/// is held while nothing moves.
 /// Dropping the future stops it where it is.
 pub fn relay(
-    client: &Stream,
-    server: &Stream,
-    early: Vec<u8>,
+    client: &mut impl Wire,
+    server: &mut impl Wire,
+    early: Early,
     limits: Limits,
     scratch: &Scratch,
     recall: &Recall,
@@ -143,7 +158,7 @@ pub fn relay(
 ) -> impl Future<Output = Report> {
     let mut relay = Relay {
         up: Flow::new(Direction::Up, early),
-        down: Flow::new(Direction::Down, Vec::new()),
+        down: Flow::new(Direction::Down, Early::default()),
         deadlines: Deadlines::new(limits, Instant::now()),
         first_end: None,
         refused: None,
@@ -171,7 +186,7 @@ struct Relay {
 #[derive(Clone, Copy)]
 struct Refused {
     by: Side,
-    errno: Errno,
+    broken: Broken,
     after_its_end: bool,
 }
 
@@ -183,8 +198,8 @@ impl Relay {
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        client: &Stream,
-        server: &Stream,
+        client: &mut impl Wire,
+        server: &mut impl Wire,
         scratch: &Scratch,
         recall: &Recall,
         meter: &impl Meter,
@@ -199,12 +214,22 @@ impl Relay {
         self.note(Side::Client);
         self.up.poll_reset(cx, client);
         self.down.poll_reset(cx, server);
-        if let Some(end) = self.end() {
-            return Poll::Ready(end);
-        }
-        for (flow, writer) in [(&mut self.up, server), (&mut self.down, client)] {
-            if flow.is_at_end() {
-                flow.finish(writer);
+        match self.end() {
+            // Both, even if the first is not done: each says its own.
+            Some(End::Finished(side)) => {
+                let farewells = [client.poll_farewell(cx), server.poll_farewell(cx)];
+                if farewells.iter().all(Poll::is_ready) {
+                    return Poll::Ready(End::Finished(side));
+                }
+            }
+            Some(end) => return Poll::Ready(end),
+            None => {
+                if self.up.is_at_end() {
+                    self.up.poll_finish(cx, server);
+                }
+                if self.down.is_at_end() {
+                    self.down.poll_finish(cx, client);
+                }
             }
         }
         if self.up.delivered() + self.down.delivered() != before {
@@ -223,9 +248,9 @@ impl Relay {
             self.first_end = Some(side);
             self.deadlines.moved(Instant::now());
         }
-        if let (Some(Fault::Write(errno)), None) = (flow.fault(), self.refused) {
+        if let (Some(Fault::Write(broken)), None) = (flow.fault(), self.refused) {
             let after_its_end = opposite.has_ended();
-            self.refused = Some(Refused { by: writer, errno, after_its_end });
+            self.refused = Some(Refused { by: writer, broken, after_its_end });
             if !after_its_end {
                 opposite.set_broken();
             }
@@ -236,8 +261,8 @@ impl Relay {
     fn end(&self) -> Option<End> {
         // Whoever cannot be read from is gone; what it had sent before was read and handed on first.
         for (side, flow) in [(Side::Client, &self.up), (Side::Server, &self.down)] {
-            if let Some(Fault::Read(errno)) = flow.fault() {
-                return Some(if is_disconnect(errno) { End::Reset(side) } else { End::Failed(side, errno) });
+            if let Some(Fault::Read(broken)) = flow.fault() {
+                return Some(end_of(side, broken));
             }
         }
         if !(self.up.is_done() && self.down.is_done()) {
@@ -245,9 +270,10 @@ impl Relay {
         }
         // Whoever refused bytes was still read from to its end, so that its last words reached the other side.
         Some(match self.refused {
-            Some(Refused { by, errno, .. }) if !is_disconnect(errno) => End::Failed(by, errno),
-            Some(Refused { by, after_its_end: true, .. }) => End::Closed(by),
-            Some(Refused { by, after_its_end: false, .. }) => End::Reset(by),
+            Some(Refused { by, after_its_end: true, broken: Broken::System(errno) }) if is_disconnect(errno) => {
+                End::Closed(by)
+            }
+            Some(Refused { by, broken, .. }) => end_of(by, broken),
             None => End::Finished(self.first_end.unwrap_or(Side::Client)),
         })
     }
@@ -270,5 +296,15 @@ impl Relay {
             timer.as_mut().reset(next);
         }
         Poll::Pending
+    }
+}
+
+/// The end that a broken side makes.
+fn end_of(side: Side, broken: Broken) -> End {
+    match broken {
+        Broken::System(errno) if is_disconnect(errno) => End::Reset(side),
+        Broken::System(errno) => End::Failed(side, errno),
+        Broken::Truncated => End::Truncated(side),
+        Broken::Garbled => End::Garbled(side),
     }
 }

@@ -1,7 +1,9 @@
 //! What all relays of a worker borrow while they move bytes: one buffer, and pipes for splicing.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::os::fd::OwnedFd;
+use std::task::{Poll, ready};
 
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
@@ -53,6 +55,21 @@ impl Scratch {
             Err(Errno::AGAIN | Errno::INTR) => Ok(Vec::new()),
             Err(errno) => Err(errno),
         })
+    }
+
+    /// Waits for more from a client and adds it to what it has sent so far; returns how much, and nothing at its end.
+    ///
+    /// # Errors
+    /// When it cannot be read from, as after a reset.
+    pub async fn read_more(&self, client: &Stream, so_far: &mut Vec<u8>) -> Result<usize, Errno> {
+        poll_fn(|cx| {
+            self.with_buffer(|buffer| {
+                let read = ready!(client.poll_recv(cx, buffer))?;
+                so_far.extend_from_slice(buffer.get(..read.bytes).unwrap_or_default());
+                Poll::Ready(Ok(read.bytes))
+            })
+        })
+        .await
     }
 
     /// Lends the buffer for the time of one call.

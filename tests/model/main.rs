@@ -1,8 +1,8 @@
 //! Whole lives in seconds: random events on a paused clock, held against a model so naive that it can be believed.
 //!
 //! `life` runs pools, health and reloads through ten thousand steps a seed; `naive` is what it is held against, `asked` the
-//! configurations it reloads. `checker` does the same to the loop that probes, and `parsers` feeds mutated text to
-//! whatever reads text. `SEED=7` replays one seed, `SEEDS=500` widens; the default is twenty.
+//! configurations it reloads. `checker` does the same to the loop that probes; `parsers` and `client_hello` feed mutated
+//! text and bytes to whatever reads them. `SEED=7` replays one seed, `SEEDS=500` widens; the default is twenty.
 
 #![allow(
     clippy::disallowed_methods,
@@ -20,6 +20,7 @@
 
 mod asked;
 mod checker;
+mod client_hello;
 mod life;
 mod naive;
 mod parsers;

@@ -1,4 +1,5 @@
-//! Text somebody garbled: what reads text never panics, and what it accepts it prints in a form that it reads as the same.
+//! Text and bytes somebody garbled: what reads them never panics, and what it accepts it prints in a form that it reads
+//! as the same.
 
 use std::fmt::{Debug, Display};
 use std::net::SocketAddr;
@@ -8,6 +9,7 @@ use fastrand::Rng;
 use portreeve::config::{Environment, FULL, load_text};
 use portreeve::metrics::Catalogue;
 use portreeve::net::address::{BindAddr, ServerAddr};
+use portreeve::net::proxy_protocol::{Announcement, Header, Origin, TlsFacts, Verdict, Version, encode, parse};
 use portreeve::snapshot::Snapshot;
 use portreeve::units::{format_duration, parse_duration, parse_port};
 
@@ -214,4 +216,151 @@ fn every_address_prints_as_itself() {
     for text in ["[::]:80", "[::0]:80", "[0:0:0:0:0:0:0:0]:80"] {
         assert_eq!(parse(&parse(text).to_string()), parse(text), "{text}");
     }
+}
+
+/// How many bytes a checksum takes: type, length and value.
+const CHECKSUM: u8 = 7;
+
+/// A header of each kind; the last three carry a checksum.
+fn headers() -> Vec<Vec<u8>> {
+    let tls = TlsFacts { version: "TLSv1.3", common_name: Some("anna"), certificate: true };
+    let told = |source: &str, destination: &str| Announcement {
+        origin: Origin::Tcp { source: source.parse().unwrap(), destination: destination.parse().unwrap() },
+        authority: Some("example.com"),
+        alpn: Some(b"h2"),
+        unique_id: Some(b"7f3a"),
+        tls: Some(tls),
+    };
+    let v4 = told("192.0.2.1:56324", "198.51.100.2:443");
+    let v6 = told("[2001:db8::1]:56324", "[2001:db8::2]:443");
+    let mixed = told("192.0.2.1:1", "[2001:db8::2]:0");
+    let mut headers = vec![b"PROXY UNKNOWN ffff::1 ffff::2 65535 65535\r\n".to_vec()];
+    for origin in [Origin::Local, Origin::Unknown] {
+        headers.push(encode(Version::V2, &Announcement { origin, ..v4 }));
+    }
+    for told in [v4, v6, mixed] {
+        headers.push(encode(Version::V1, &told));
+        // Behind a checksum hardly a change gets through, so that the additions are tried without one as well.
+        let mut without = encode(Version::V2, &told);
+        without.truncate(without.len() - usize::from(CHECKSUM));
+        without[15] -= CHECKSUM;
+        headers.push(without);
+    }
+    headers.extend([v4, v6, mixed].map(|told| encode(Version::V2, &told)));
+    headers
+}
+
+/// Bytes that mean something in a line of version 1.
+const TELLING: &[u8] = b" \r\n\0.:0129fFT";
+
+/// A header with a few changes that keep most of it a header.
+fn altered(random: &mut Rng, header: &[u8]) -> Vec<u8> {
+    let mut bytes = header.to_vec();
+    for _ in 0..random.usize(1..=3) {
+        let at = random.usize(..bytes.len());
+        let to = (at + random.usize(..=8)).min(bytes.len());
+        match random.u8(..8) {
+            0 | 1 => bytes[at] ^= 1 << random.u8(..8),
+            2 => bytes[at] = random.u8(..),
+            3 => bytes[at] = bytes[at].wrapping_add(random.u8(..3)).wrapping_sub(1),
+            4 => bytes[at] = TELLING[random.usize(..TELLING.len())],
+            5 => bytes.insert(at, random.u8(..)),
+            6 if bytes.len() > 1 => drop(bytes.drain(at..to.min(at + bytes.len() - 1))),
+            _ => bytes.extend(std::iter::repeat_with(|| random.u8(..)).take(to - at)),
+        }
+    }
+    bytes
+}
+
+/// The origin and the additions of a header, as they would be passed on.
+fn passed_on(header: &Header) -> Announcement<'_> {
+    let Header { origin, authority, alpn, unique_id } = header;
+    Announcement {
+        origin: *origin,
+        authority: authority.as_deref(),
+        alpn: alpn.as_deref(),
+        unique_id: unique_id.as_deref(),
+        tls: None,
+    }
+}
+
+#[test]
+fn no_bytes_make_the_proxy_header_parser_panic_and_what_it_has_said_stands_whatever_comes_next() {
+    let headers = headers();
+    for bytes in &headers {
+        assert!(matches!(parse(bytes), Verdict::Header { length, .. } if length == bytes.len()), "{bytes:?}");
+    }
+    let (mut accepted, mut refused) = (0, 0);
+    for (seed, _witness) in seeds() {
+        let random = &mut Rng::with_seed(seed);
+        for _ in 0..2000 {
+            let header = &headers[random.usize(..headers.len())];
+            let bytes = altered(random, header);
+            let verdict = parse(&bytes);
+            let mut longer = bytes.clone();
+            for _ in 0..random.usize(1..=40) {
+                longer.push(random.u8(..));
+            }
+            let stands = verdict == Verdict::NeedMore || parse(&longer) == verdict;
+            assert!(stands, "{verdict:?} of {bytes:?}, but {:?} of {longer:?}", parse(&longer));
+            match verdict {
+                Verdict::Header { header, length } => {
+                    accepted += 1;
+                    assert!(length <= bytes.len(), "{length} of {bytes:?}");
+                    let part = &bytes[..random.usize(..length)];
+                    assert_eq!(parse(part), Verdict::NeedMore, "{part:?} of {bytes:?}");
+                    is_read_as_it_was(&header);
+                }
+                Verdict::Bad(why) => {
+                    refused += 1;
+                    assert!(!why.is_empty(), "{bytes:?} was refused without a word");
+                }
+                Verdict::NeedMore | Verdict::Absent => {}
+            }
+        }
+    }
+    println!("{accepted} altered headers were accepted, {refused} refused");
+    assert!(accepted > 0 && refused > 0, "{accepted} accepted, {refused} refused");
+}
+
+/// Passes a header on and reads it again.
+fn is_read_as_it_was(header: &Header) {
+    let told = passed_on(header);
+    let Verdict::Header { header: again, .. } = parse(&encode(Version::V2, &told)) else { panic!("{header:?}") };
+    let mut expected = header.clone();
+    // A proxy's own connection is told of in version 2 alone, one over a unix socket in neither, and a name of a
+    // protocol that TLS does not have room for is left out.
+    expected.alpn = expected.alpn.filter(|alpn| alpn.len() <= 255);
+    if !matches!(header.origin, Origin::Tcp { .. }) {
+        let origin = if header.origin == Origin::Local { Origin::Local } else { Origin::Unknown };
+        expected = Header { origin, authority: None, alpn: None, unique_id: None };
+    }
+    assert_eq!(again, expected);
+    let Verdict::Header { header: again, .. } = parse(&encode(Version::V1, &told)) else { panic!("{header:?}") };
+    let is_tcp = matches!(header.origin, Origin::Tcp { .. });
+    assert_eq!(again.origin, if is_tcp { header.origin } else { Origin::Unknown });
+}
+
+#[test]
+fn no_changed_byte_gets_another_origin_past_the_checksum_of_a_proxy_header() {
+    // The command and the family are no part of it: those of a connection without addresses have all else skipped.
+    const ADDRESSES: usize = 16;
+    let headers = headers();
+    let with_checksum = &headers[headers.len() - 3..];
+    let mut refused = 0;
+    for (seed, _witness) in seeds() {
+        let random = &mut Rng::with_seed(seed);
+        for _ in 0..500 {
+            let mut bytes = with_checksum[random.usize(..with_checksum.len())].clone();
+            let Verdict::Header { header: before, .. } = parse(&bytes) else { panic!("{bytes:?}") };
+            let at = random.usize(ADDRESSES..bytes.len());
+            bytes[at] ^= random.u8(1..);
+            match parse(&bytes) {
+                Verdict::Header { header, .. } => assert_eq!(header.origin, before.origin, "byte {at} of {bytes:?}"),
+                Verdict::Bad(_) => refused += 1,
+                verdict @ (Verdict::NeedMore | Verdict::Absent) => panic!("{verdict:?}: byte {at} of {bytes:?}"),
+            }
+        }
+    }
+    assert!(refused > 0, "nothing was refused");
 }

@@ -73,7 +73,7 @@ async fn listeners_are_shown_with_what_they_carry() {
     assert_eq!((&web["name"], &web["pool"], &web["protocol"]), (&json!("web"), &json!("web"), &json!("tcp")));
     assert_eq!(web["bind"], json!(["127.0.0.1:0"]));
     assert_eq!(web["endpoints"], json!([instance.address("web").to_string()]));
-    assert_eq!(web["timeouts"], json!({ "idle": "5m", "half_close": "30s", "max_age": "0s" }));
+    assert_eq!(web["timeouts"], json!({ "handshake": "5s", "idle": "5m", "half_close": "30s", "max_age": "0s" }));
     assert_eq!((&web["connections_active"], &web["connections_total"]), (&json!(1), &json!(1)));
     assert_eq!((&web["bytes_in"], &web["bytes_out"]), (&json!(5), &json!(5)));
     drop(client);

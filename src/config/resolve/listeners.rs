@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::overlaps::{Claim, Claims};
-use crate::config::model::{Listener, ListenerTimeouts, Model};
+use super::tls::{self, Files};
+use crate::config::model::{Front, Listener, ListenerTimeouts, Model, SniRoute};
 use crate::config::problem::{Findings, quoted};
 use crate::config::raw::{RawListener, RawListenerTimeouts, RawPool};
+use crate::config::raw_tls::{RawProxyProtocol, RawSniRoute, Texts};
 use crate::config::read::{At, Named};
-use crate::net::address::BindAddr;
+use crate::net::address::{BindAddr, Networks};
 use crate::units::{Name, format_duration};
 
 /// Checks that every listener's pool is there, every pool is some listener's, and there are listeners at all.
@@ -29,7 +31,7 @@ pub(super) fn check_references(
         return;
     }
     let defined: HashSet<&str> = pools.iter().map(|pool| pool.name.value).collect();
-    let wanted = || listeners.iter().map(|listener| listener.body.as_ref()?.pool.as_ref());
+    let wanted = || listeners.iter().flat_map(|listener| references(listener.body.as_ref()));
     for At { value: name, span } in wanted().flatten().filter(|pool| !defined.contains(pool.value)) {
         findings
             .error(span.clone(), &format!("there is no pool {}", quoted(name)))
@@ -47,31 +49,88 @@ pub(super) fn check_references(
     }
 }
 
+/// The pools a listener sends connections to, with `None` for one that could not be read.
+fn references<'r, 't>(listener: Option<&'r RawListener<'t>>) -> Vec<Option<&'r At<&'t str>>> {
+    let Some(listener) = listener else { return vec![None] };
+    let routes = listener.sni.iter().flat_map(|routes| &routes.value);
+    let routed = routes.map(|route| route.as_ref()?.pool.as_ref());
+    // Without routes there has to be a pool of its own.
+    let own = listener.pool.as_ref().map(Some).or_else(|| listener.sni.is_none().then_some(None));
+    own.into_iter().chain(routed).collect()
+}
+
 /// The listener, unless what cannot be done without is missing.
 pub(super) fn resolve(
     raw: Named<'_, RawListener<'_>>,
     base: &Path,
     claims: &mut Claims,
+    files: &mut Files<'_>,
     findings: &mut Findings,
 ) -> Option<Listener> {
     let Named { name, body } = raw;
-    let RawListener { bind, protocol, pool, max_connections, backlog, timeouts } = body?;
+    let RawListener { bind, protocol, pool, max_connections, backlog, timeouts, proxy_protocol, sni, tls } = body?;
     let owner: Arc<str> = Arc::from(format!("listener {}", quoted(name.value)));
     let bind = bind.map(|bind| addresses(bind, base, &owner, claims, findings));
     if let Some(protocol) = protocol {
         check_protocol(&protocol, findings);
     }
     let timeouts = timeouts.map_or_else(ListenerTimeouts::default, |raw| resolve_timeouts(raw, findings));
+    let proxy_protocol = proxy_protocol.and_then(|RawProxyProtocol { from }| Some(resolve_networks(from?, findings)));
+    let routes = sni.map(|routes| resolve_routes(routes, findings)).unwrap_or_default();
+    let front = match tls {
+        Some(tls) => tls::resolve(tls, files, findings).map(Front::Tls),
+        None => Some(if routes.is_empty() { Front::Plain } else { Front::Sniff }),
+    };
     let name = super::name(&name, "a name for a listener", findings);
     Some(Listener {
         name: name?,
         bind: bind?,
-        pool: Name::new(pool?.value),
+        proxy_protocol,
+        front: front?,
+        routes,
+        pool: pool.map(|pool| Name::new(pool.value)),
         // The process's own limit is applied to every listener once it is known.
         max_connections: max_connections.map_or(u32::MAX, |At { value, .. }| value),
         backlog: backlog.map_or(Model::BACKLOG, |At { value, .. }| value),
         timeouts,
     })
+}
+
+fn resolve_networks(from: Texts<'_>, findings: &mut Findings) -> Networks {
+    if from.value.is_empty() {
+        findings.error(from.span, "`from` cannot be empty").expected("the networks of the proxies in front");
+    }
+    let mut networks = Networks::default();
+    for At { value: text, span } in from.value.into_iter().flatten() {
+        if let Err(why) = networks.add(text) {
+            findings.refused(span, text, "a network", &why);
+        }
+    }
+    networks
+}
+
+fn resolve_routes(raw: At<Vec<Option<RawSniRoute<'_>>>>, findings: &mut Findings) -> Vec<SniRoute> {
+    if raw.value.is_empty() {
+        findings.error(raw.span, "`sni` cannot be empty").expected("at least one table with `host` and `pool`");
+    }
+    let mut known = HashSet::new();
+    let mut routes = Vec::new();
+    for RawSniRoute { host: name, alpn, pool } in raw.value.into_iter().flatten() {
+        let host = match &name {
+            None => None,
+            Some(name) => match tls::host(name, findings) {
+                Some(host) => Some(host),
+                None => continue,
+            },
+        };
+        let span = name.as_ref().map(|name| name.span.clone()).or_else(|| alpn.as_ref().map(|alpn| alpn.span.clone()));
+        let alpn = alpn.map(|alpn| tls::protocols(alpn, findings)).unwrap_or_default();
+        if !known.insert((host.clone(), alpn.clone())) {
+            findings.error(span, "an earlier route of this listener is for the same").expected("each route once");
+        }
+        routes.extend(pool.map(|pool| SniRoute { host, alpn, pool: Name::new(pool.value) }));
+    }
+    routes
 }
 
 fn addresses(
@@ -116,7 +175,7 @@ fn check_protocol(protocol: &At<&str>, findings: &mut Findings) {
 }
 
 fn resolve_timeouts(raw: RawListenerTimeouts, findings: &mut Findings) -> ListenerTimeouts {
-    let RawListenerTimeouts { idle, half_close, max_age } = raw;
+    let RawListenerTimeouts { handshake, idle, half_close, max_age } = raw;
     let default = ListenerTimeouts::default();
     let idle = idle.map_or(default.idle, |At { value, .. }| value);
     // Only what somebody wrote is worth a warning, not a default that is longer than a short `idle`.
@@ -126,6 +185,7 @@ fn resolve_timeouts(raw: RawListenerTimeouts, findings: &mut Findings) -> Listen
         findings.warning(span.clone(), &message);
     }
     ListenerTimeouts {
+        handshake: handshake.map_or(default.handshake, |At { value, .. }| value),
         idle,
         half_close: half_close.map_or(default.half_close, |At { value, .. }| value),
         max_age: max_age.map_or(default.max_age, |At { value, .. }: At<Duration>| value),

@@ -4,6 +4,7 @@
 mod listeners;
 mod overlaps;
 mod pools;
+mod tls;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -18,6 +19,7 @@ use crate::health::Check;
 use crate::net::address::BindAddr;
 use crate::units::Name;
 use overlaps::{Claim, Claims};
+use tls::Files;
 
 /// The model, unless something that was found so far is an error.
 pub(super) fn resolve(
@@ -27,7 +29,7 @@ pub(super) fn resolve(
     findings: &mut Findings,
 ) -> Option<Model> {
     let RawFile { workers, max_connections, drain_timeout, watch, admin, log, listeners, pools } = raw;
-    let mut claims = Claims::default();
+    let (mut claims, mut files) = (Claims::default(), Files::new(base));
     let admin = resolve_admin(admin, &mut claims, findings);
     let log = resolve_log(log, base, findings);
     listeners::check_references(&listeners, &pools, findings);
@@ -35,9 +37,10 @@ pub(super) fn resolve(
         listeners.iter().filter_map(|listener| listener.body.as_ref()?.max_connections.clone()).collect();
     let mut listeners: Vec<Listener> = listeners
         .into_iter()
-        .filter_map(|listener| listeners::resolve(listener, base, &mut claims, findings))
+        .filter_map(|listener| listeners::resolve(listener, base, &mut claims, &mut files, findings))
         .collect();
-    let pools: Vec<Pool> = pools.into_iter().filter_map(|pool| pools::resolve(pool, base, findings)).collect();
+    let pools: Vec<Pool> =
+        pools.into_iter().filter_map(|pool| pools::resolve(pool, base, &mut files, findings)).collect();
 
     let workers = workers.map_or_else(|| default_workers(environment), |At { value, .. }| value);
     let descriptors = Descriptors::plan(environment.descriptor_limit, demand(workers, &listeners, &pools));
@@ -60,7 +63,9 @@ pub(super) fn resolve(
         log,
         listeners,
         pools,
+        files: files.seen.clone(),
     };
+    findings.set_files(files.seen);
     (findings.errors() == 0).then_some(model)
 }
 
@@ -71,7 +76,7 @@ fn default_workers(environment: &Environment) -> usize {
 fn demand(workers: usize, listeners: &[Listener], pools: &[Pool]) -> Demand {
     let is_checked = |pool: &&Pool| match pool.check {
         Check::None => false,
-        Check::Tcp(_) => true,
+        Check::Tcp(_) | Check::Tls(..) => true,
     };
     Demand {
         workers,
@@ -138,14 +143,19 @@ fn admin_http(http: &At<&str>, claims: &mut Claims, findings: &mut Findings) -> 
 }
 
 fn resolve_log(log: Option<RawLog<'_>>, base: &Path, findings: &mut Findings) -> Log {
-    let (level, format, access) = match log {
-        Some(RawLog { level, format, access }) => (level, format, access),
-        None => (None, None, None),
+    let (level, format, access, insecure_key_log) = match log {
+        Some(RawLog { level, format, access, insecure_key_log }) => (level, format, access, insecure_key_log),
+        None => (None, None, None, None),
     };
+    if let Some(At { value: true, span }) = &insecure_key_log {
+        let message = "whoever can read the file that SSLKEYLOGFILE names can read every TLS connection";
+        findings.warning(span.clone(), message).help("leave `insecure_key_log` out when you have seen what you need");
+    }
     Log {
         level: level.map_or(LogLevel::Info, |At { value, .. }| value),
         format: format.map_or(LogFormat::Auto, |At { value, .. }| value),
         access: access.map_or(AccessLog::Off, |access| access_log(&access, base, findings)),
+        insecure_key_log: insecure_key_log.is_some_and(|At { value, .. }| value),
     }
 }
 

@@ -3,21 +3,37 @@
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 
+use super::tls::{self, Files};
 use crate::config::model::{Model, Pool, PoolTimeouts, Server};
 use crate::config::problem::{Findings, Span, quoted};
 use crate::config::raw::{CheckKind, RawCheck, RawPool, RawPoolTimeouts, RawServer};
 use crate::config::read::{At, Named};
 use crate::health::{Check, Timing};
 use crate::net::address::{Endpoint, ServerAddr};
+use crate::tls::ServerSettings;
 use crate::units::{Name, Weight, format_duration};
 
 /// The pool, unless what cannot be done without is missing.
-pub(super) fn resolve(raw: Named<'_, RawPool<'_>>, base: &Path, findings: &mut Findings) -> Option<Pool> {
+pub(super) fn resolve(
+    raw: Named<'_, RawPool<'_>>,
+    base: &Path,
+    files: &mut Files<'_>,
+    findings: &mut Findings,
+) -> Option<Pool> {
     let Named { name, body } = raw;
-    let RawPool { balance, servers, check, timeouts, source, retries, on_down } = body?;
+    let RawPool { balance, servers, check, timeouts, source, retries, on_down, proxy_protocol, tls } = body?;
+    let span = servers.as_ref().map(|servers| servers.span.clone()).unwrap_or_default();
     let servers = servers.map(|servers| resolve_servers(servers, base, findings));
-    let check = check.map_or_else(Check::default, |check| resolve_check(check, findings));
+    let tls = match tls {
+        None => None,
+        Some(tls) => {
+            let servers = servers.iter().flatten().map(|server| (server.address.clone(), span.clone()));
+            Some(tls::resolve_pool(tls, &servers.collect::<Vec<_>>(), files, findings)?)
+        }
+    };
+    let check = resolve_check(check.unwrap_or_default(), tls.as_ref(), findings);
     let source = source.map(|source| resolve_source(source, servers.as_deref().unwrap_or_default(), findings));
     let name = super::name(&name, "a name for a pool", findings);
     Some(Pool {
@@ -29,6 +45,8 @@ pub(super) fn resolve(raw: Named<'_, RawPool<'_>>, base: &Path, findings: &mut F
         source: source.unwrap_or_default(),
         retries: retries.map_or(Model::RETRIES, |At { value, .. }| value),
         on_down: on_down.map(|At { value, .. }| value).unwrap_or_default(),
+        announce: proxy_protocol.map(|At { value, .. }| value),
+        tls,
     })
 }
 
@@ -98,20 +116,30 @@ fn check_that_some_serve(servers: &[Server], span: Span, findings: &mut Findings
     }
 }
 
-fn resolve_check(raw: RawCheck, findings: &mut Findings) -> Check {
+/// The check of a pool; of one that speaks TLS to its servers it shakes hands as well, unless it is told otherwise.
+fn resolve_check(raw: RawCheck<'_>, pool: Option<&Arc<ServerSettings>>, findings: &mut Findings) -> Check {
     if !raw.refused {
         check_order(&raw, findings);
     }
     let timing = timing(&raw);
-    let RawCheck { kind, interval: _, fast_interval: _, timeout: _, rise: _, fall: _, refused: _ } = raw;
-    match kind.map_or(CheckKind::Tcp, |At { value, .. }| value) {
+    let RawCheck { kind, interval: _, fast_interval: _, timeout: _, rise: _, fall: _, server_name, refused: _ } = raw;
+    let default = if pool.is_some() { CheckKind::Tls } else { CheckKind::Tcp };
+    let kind = kind.map_or(default, |At { value, .. }| value);
+    if let Some(At { span, .. }) = server_name.as_ref().filter(|_| kind != CheckKind::Tls) {
+        findings.error(span.clone(), "`server_name` of a check means nothing unless its type is `tls`");
+    }
+    match kind {
         CheckKind::None => Check::None,
         CheckKind::Tcp => Check::Tcp(timing),
+        CheckKind::Tls => match tls::resolve_check(server_name.as_ref(), pool, findings) {
+            Some(settings) => Check::Tls(timing, settings),
+            None => Check::Tcp(timing),
+        },
     }
 }
 
-fn timing(raw: &RawCheck) -> Timing {
-    let RawCheck { kind: _, interval, fast_interval, timeout, rise, fall, refused: _ } = raw;
+fn timing(raw: &RawCheck<'_>) -> Timing {
+    let RawCheck { kind: _, interval, fast_interval, timeout, rise, fall, server_name: _, refused: _ } = raw;
     let default = Timing::default();
     let interval = interval.as_ref().map_or(default.interval, |At { value, .. }| *value);
     Timing {
@@ -127,7 +155,7 @@ fn timing(raw: &RawCheck) -> Timing {
 }
 
 /// Checks that one probe ends before the next begins, and that the fast interval is the shorter one.
-fn check_order(raw: &RawCheck, findings: &mut Findings) {
+fn check_order(raw: &RawCheck<'_>, findings: &mut Findings) {
     let Timing { interval, fast_interval, timeout, rise: _, fall: _ } = timing(raw);
     let [every, fast, limit] = [interval, fast_interval, timeout].map(format_duration);
     if timeout >= interval

@@ -5,6 +5,7 @@ mod full;
 mod meaning;
 mod problems;
 mod telling;
+mod tls;
 
 use std::path::Path;
 

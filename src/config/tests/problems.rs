@@ -70,7 +70,7 @@ fn keys_that_there_are_not_or_that_are_missing_or_stand_twice_are_reported() {
         (format!("{MINIMAL}[pools.web]\n"), &["7:8 `web` stands here for the second time"]),
         (listener("bind = 80"), &["1:1 a listener needs the key `pool`"]),
         (listener("pool = \"web\""), &["1:1 a listener needs the key `bind`"]),
-        (listener("bind = 80\npool = \"web\"\ntls = {}"), &["4:1 a listener has no key \"tls\""]),
+        (listener("bind = 80\npool = \"web\"\ncipher = {}"), &["4:1 a listener has no key \"cipher\""]),
         (pool("check = \"tcp\""), &["1:1 a pool needs the key `servers`"]),
         (pool("servers = [{ name = \"a\" }]"), &["2:12 a server needs the key `address`"]),
         (pool("servers = [\"1.2.3.4:5\"]\nbalance = {}"), &["3:11 `balance` needs the key `algorithm`"]),
