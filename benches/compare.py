@@ -3,7 +3,9 @@
 
 usage: benches/compare.py [--peers ours,haproxy,nginx] [--scen l4_cps,...] [--secs 5] [--rounds 3] [--workers 2]
 
-Needs on PATH: nginx (backend and peer; Debian: nginx libnginx-mod-stream), haproxy, wrk, iperf3; and a release build.
+Needs on PATH: nginx (backend and peer; Debian: nginx libnginx-mod-stream), haproxy, wrk, iperf3, openssl; and a release
+build. The tls_ scenarios end TLS at the proxy and go on in plain TCP; every connection of tls_cps
+is a full handshake, while those of tls_res resume a session.
 Other places: NGINX_BIN and HAPROXY_BIN name the binaries; OURS is the start command of ours
 (default: target/release/portreeve run -c CONFIG). A peer can be added as name=command. Files go to $BENCH_RUN or a fresh
 temporary folder.
@@ -12,7 +14,7 @@ Per peer and scenario: rate, the proxy's own CPU per unit (all threads of its pr
 CPU per unit is the figure to compare: client, proxy and backend share the machine's few cores, so rates mix all three.
 Everything stays on 127.0.0.1, ports 8001-8009 and 9001-9005.
 """
-import argparse, json, os, re, shlex, shutil, signal, socket, statistics, subprocess, tempfile, time
+import argparse, json, os, re, shlex, shutil, signal, socket, ssl, statistics, subprocess, tempfile, time
 HERE = os.path.dirname(os.path.abspath(__file__)); RUN = os.environ.get("BENCH_RUN") or tempfile.mkdtemp(prefix="compare-")
 PROJECT = os.environ.get("PROJECT") or os.path.dirname(HERE)
 BIN = {k: os.environ.get(k.upper() + "_BIN") or shutil.which(k) or k for k in ("nginx", "haproxy")}
@@ -70,10 +72,17 @@ def wrk(url, secs, conns, close=False):
 def iperf(port, secs, rev):
     o = json.loads(sh(["iperf3", "-c", "127.0.0.1", "-p", str(port), "-t", str(secs), "-P", "2", "-J"] + (["-R"] if rev else [])))
     b = o["end"]["sum_received"]["bytes"]; return b / 2**30, b * 8 / secs / 1e9, 0, ""
-def idle(port, pid, n=4000):
+def handshakes(port, secs, n=6):
+    """full handshakes, each on a connection of its own that asks for one page"""
+    c = ["openssl", "s_time", "-connect", f"127.0.0.1:{port}", "-new", "-time", str(secs), "-www", "/"]
+    ps = [subprocess.Popen(c, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) for _ in range(n)]
+    n = sum(int(re.search(r"(\d+) connections in \d+ real", p.communicate()[0])[1]) for p in ps)
+    return n, n / secs, 0, ""
+def idle(port, pid, n=4000, tls=False):
+    if tls: context = ssl.create_default_context(); context.check_hostname = False; context.verify_mode = ssl.CERT_NONE
     before = rss(pid); cs = []
     for _ in range(n):
-        s = socket.create_connection(("127.0.0.1", port)); s.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"); s.recv(4096); cs.append(s)
+        s = socket.create_connection(("127.0.0.1", port), 10); s = context.wrap_socket(s) if tls else s; s.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"); s.recv(4096); cs.append(s)
     time.sleep(1); after = rss(pid)
     for s in cs: s.close()
     time.sleep(1)
@@ -84,6 +93,11 @@ SC = {  # name: (port, unit, fn)
   "l4_bulk":  (8005, "GiB",  lambda s, p: iperf("{port}", s, False)),
   "l4_bulkR": (8005, "GiB",  lambda s, p: iperf("{port}", s, True)),
   "l4_idle":  (8001, "KiB",  lambda s, p: idle("{port}", p)),
+  "tls_cps":  (8003, "hs",   lambda s, p: handshakes("{port}", s)),
+  "tls_res":  (8003, "hs",   lambda s, p: wrk("https://localhost:{port}/", s, 64, True)),
+  "tls_rps":  (8003, "msg",  lambda s, p: wrk("https://localhost:{port}/", s, 64)),
+  "tls_big":  (8003, "MiB",  lambda s, p: wrk("https://localhost:{port}/big", s, 16)),
+  "tls_idle": (8003, "KiB",  lambda s, p: idle("{port}", p, 2000, True)),
 }
 def fit(name, text):
     """Debian's nginx keeps stream in a module."""
@@ -95,9 +109,12 @@ def main():
     a = argparse.ArgumentParser(); a.add_argument("--peers", default="ours,haproxy,nginx"); a.add_argument("--scen", default=",".join(SC)); a.add_argument("--secs", type=int, default=5); a.add_argument("--rounds", type=int, default=3); a.add_argument("--workers", type=int, default=2); a.add_argument("--json", default="")
     a = a.parse_args(); os.makedirs(RUN, exist_ok=True)
     os.chmod(RUN, 0o755)
+    if not os.path.exists(f"{RUN}/cert.pem"):
+        sh(f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 3650 -subj /CN=localhost -addext subjectAltName=DNS:localhost -keyout {RUN}/key.pem -out {RUN}/crt.pem && cat {RUN}/crt.pem {RUN}/key.pem > {RUN}/cert.pem")
+    open(f"{RUN}/big", "wb").write(os.urandom(1 << 20)); os.chmod(f"{RUN}/big", 0o644)
     for f in os.listdir(f"{HERE}/peers"):
         if os.path.isfile(f"{HERE}/peers/{f}"): open(f"{RUN}/{f}", "w").write(fit(f, open(f"{HERE}/peers/{f}").read()).replace("@RUN@", RUN).replace("@WORKERS@", str(a.workers)))
-    procs = [subprocess.Popen([BIN["nginx"], "-c", f"{RUN}/backend-nginx.conf", "-g", "daemon off;"]), subprocess.Popen(["iperf3", "-s", "-p", "9005"], stdout=subprocess.DEVNULL)]
+    procs = [subprocess.Popen([BIN["nginx"], "-c", f"{RUN}/backend-nginx.conf", "-g", "daemon off;"]), subprocess.Popen(["iperf3", "-s", "-p", "9005"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)]
     wait_port(9001); wait_port(9005); res = {}
     try:
         for rnd in range(a.rounds):
@@ -106,7 +123,7 @@ def main():
                 for peer in a.peers.split(","):
                     name, _, cmd = peer.partition("=")
                     if name == "direct":
-                        if sc == "l4_idle": continue
+                        if sc == "l4_idle" or sc.startswith("tls"): continue
                         pid, pr, tgt = procs[0].pid, None, 9005 if "bulk" in sc else 9001
                     else:
                         c = (cmd or CMDS[name]).format(R=RUN, W=a.workers, **BIN)
@@ -115,7 +132,7 @@ def main():
                         time.sleep(0.7); pid = pr.pid
                     try:
                         code = fn.__code__
-                        g = {"wrk": lambda u, *x, **k: wrk(u.replace("{port}", str(tgt)), *x, **k), "iperf": lambda p, *x: iperf(tgt, *x), "idle": lambda p, q: idle(tgt, q)}
+                        g = {"wrk": lambda u, *x, **k: wrk(u.replace("{port}", str(tgt)), *x, **k), "iperf": lambda p, *x: iperf(tgt, *x), "handshakes": lambda p, *x: handshakes(tgt, *x), "idle": lambda p, *x: idle(tgt, *x)}
                         f2 = type(fn)(code, g); c0, (u0, s0) = sched_cpu(pid), cpu(pid)
                         n, rate, p99, note = f2(a.secs, pid); c1, (u1, s1) = sched_cpu(pid), cpu(pid)
                         per = (c1 - c0) / n * 1e6 if name != "direct" else 0; us = (u1 - u0) / max(1e-9, (u1 - u0 + s1 - s0))

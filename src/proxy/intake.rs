@@ -212,12 +212,10 @@ async fn sniff(
     listener: &Listener,
 ) -> Result<Arrived, Refused> {
     let sniffed = make_out(record, &socket, &mut early).await?;
-    let hello = match sniffed {
-        Sniffed::Hello(hello) => Some(hello),
-        Sniffed::Incomplete | Sniffed::NotTls | Sniffed::Malformed(_) => None,
+    let (is_tls, server_name, alpn) = match sniffed {
+        Sniffed::Hello(Hello { server_name, alpn, .. }) => (true, server_name, alpn),
+        Sniffed::Incomplete | Sniffed::NotTls | Sniffed::Malformed(_) => (false, None, Vec::new()),
     };
-    let is_tls = hello.is_some();
-    let Hello { server_name, alpn } = hello.unwrap_or(Hello { server_name: None, alpn: Vec::new() });
     if !listener.leads_on(server_name.as_deref(), |protocol| alpn.iter().any(|offered| **offered == *protocol)) {
         if !is_tls {
             record.failed("it did not begin with a ClientHello");

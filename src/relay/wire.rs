@@ -45,8 +45,8 @@ pub trait Wire {
     /// Reads into `buffer` what there is; no bytes come with [`Then::End`] only.
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<Read, Broken>>;
 
-    /// Takes what it can of `bytes`. With `more`, the end or further bytes follow at once.
-    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8], more: bool) -> Poll<Result<usize, Broken>>;
+    /// Takes what it can of `bytes`. With `last`, the end follows at once and may leave with them.
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8], last: bool) -> Poll<Result<usize, Broken>>;
 
     /// Waits until the kernel has all that was taken.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>>;
@@ -92,8 +92,8 @@ impl Wire for Stream {
         Poll::Ready(Ok(Read { bytes, then }))
     }
 
-    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8], more: bool) -> Poll<Result<usize, Broken>> {
-        self.poll_send(cx, bytes, more).map_err(Broken::System)
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8], last: bool) -> Poll<Result<usize, Broken>> {
+        self.poll_send(cx, bytes, last).map_err(Broken::System)
     }
 
     fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Broken>> {

@@ -62,8 +62,8 @@ pub async fn accept(
     turns: &Turns,
 ) -> Result<Accepted, Failed> {
     socket.set_abandoned(true);
-    let server_name = match sniffed {
-        Sniffed::Hello(Hello { server_name, .. }) => server_name,
+    let (server_name, prefers_chacha) = match sniffed {
+        Sniffed::Hello(Hello { server_name, prefers_chacha, .. }) => (server_name, prefers_chacha),
         Sniffed::NotTls => return Err(Failed::new(Handshake::NotTls, "it does not speak TLS")),
         Sniffed::Incomplete => return Err(Failed::closed()),
         Sniffed::Malformed(why) => {
@@ -71,7 +71,7 @@ pub async fn accept(
             return Err(failed.saying(socket, DECODE_ERROR.to_vec()));
         }
     };
-    let Some(chosen) = terminator.choose(server_name.as_deref()) else {
+    let Some(chosen) = terminator.choose(server_name.as_deref(), prefers_chacha) else {
         return Err(unknown_name(socket, "there is no certificate for the name it asked for"));
     };
     let engine = ToClient::new(Arc::clone(chosen.config)).map_err(|error| Failed::from(&error))?;

@@ -53,6 +53,8 @@ pub struct Hello {
     pub server_name: Option<Box<str>>,
     /// The application protocols offered, in the client's order; empty when it does not say.
     pub alpn: Vec<Box<[u8]>>,
+    /// Whether it would rather have ChaCha20-Poly1305 than AES, as devices do whose processors compute no AES.
+    pub prefers_chacha: bool,
 }
 
 impl Hello {
@@ -176,6 +178,7 @@ fn client_hello(body: &[u8]) -> Result<Hello, &'static str> {
     if cipher_suites.is_empty() || cipher_suites.len() % 2 != 0 {
         return Err("with an ill-formed list of cipher suites");
     }
+    let prefers_chacha = prefers_chacha(cipher_suites);
     if fields.vector(1)?.is_empty() {
         return Err("without a compression method");
     }
@@ -199,7 +202,19 @@ fn client_hello(body: &[u8]) -> Result<Hello, &'static str> {
     Ok(Hello {
         server_name: server_names.map_or(Ok(None), server_name)?,
         alpn: protocols.map_or(Ok(Vec::new()), alpn)?,
+        prefers_chacha,
     })
+}
+
+/// Whether the first cipher suite with authenticated encryption that a server would choose has ChaCha20-Poly1305
+/// (RFC 8446 section B.4, RFC 5289, RFC 7905).
+fn prefers_chacha(cipher_suites: &[u8]) -> bool {
+    let known = cipher_suites.chunks_exact(2).map(number).find_map(|suite| match suite {
+        0x1303 | 0xcca8 | 0xcca9 => Some(true),
+        0x1301 | 0x1302 | 0xc02b | 0xc02c | 0xc02f | 0xc030 => Some(false),
+        _ => None,
+    });
+    known.unwrap_or(false)
 }
 
 /// Reads the server_name extension (RFC 6066 section 3).

@@ -345,7 +345,7 @@ impl<E: Engine> Wire for TlsStream<E> {
         Poll::Ready(Ok(Read { bytes: 0, then: Then::End }))
     }
 
-    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8], more: bool) -> Poll<Result<usize, Broken>> {
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8], last: bool) -> Poll<Result<usize, Broken>> {
         if !self.may_wait {
             ready!(self.poll_send_all(cx)).map_err(Broken::System)?;
         }
@@ -354,8 +354,18 @@ impl<E: Engine> Wire for TlsStream<E> {
         WORKSPACE.with_borrow_mut(|out| {
             out.clear();
             let room = portion.len() + SEALED - PORTION;
-            self.encrypt(out, room, |traffic, room| traffic.encrypt(portion, room))?;
-            let sent = match self.socket.poll_send(cx, out, more) {
+            // What says that the end follows leaves with what it follows.
+            let farewell = last && portion.len() == bytes.len() && !self.closed;
+            self.encrypt(out, room, |traffic, room| {
+                let written = traffic.encrypt(portion, room)?;
+                let closing = match room.get_mut(written..).filter(|_| farewell) {
+                    Some(room) => traffic.queue_close_notify(room)?,
+                    None => 0,
+                };
+                Ok(written + closing)
+            })?;
+            self.closed |= farewell;
+            let sent = match self.socket.poll_send(cx, out, farewell) {
                 Poll::Ready(Ok(sent)) => sent,
                 Poll::Ready(Err(errno)) => return Poll::Ready(Err(Broken::System(errno))),
                 Poll::Pending => 0,

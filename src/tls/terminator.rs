@@ -19,6 +19,10 @@ use crate::units::Secret;
 /// How many sessions of clients that know no tickets a policy remembers, at most.
 const SESSIONS: usize = 4096;
 
+/// How many tickets a client is given with each handshake of TLS 1.3. A client that connects anew gets another, so more
+/// are of use to those alone that open several connections at once.
+const TICKETS: usize = 1;
+
 /// The oldest version of TLS that is spoken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MinVersion {
@@ -243,7 +247,10 @@ pub struct Terminator {
 
 struct Policy {
     digest: [u8; 32],
+    /// Chooses the cipher that computes fastest here.
     config: Arc<ServerConfig>,
+    /// Chooses the cipher that the client likes best.
+    clients_choice: Arc<ServerConfig>,
     sessions: Sessions,
     verifier: Option<Arc<dyn ClientCertVerifier>>,
 }
@@ -279,9 +286,13 @@ impl Terminator {
             let (table, hosts) = (Arc::clone(&settings.certificates), Arc::clone(&hosts));
             let resolver = Resolver { table, hosts, policy: number, others };
             let sessions = Self::sessions(settings, policy, before);
+            let config = config(settings, policy, resolver, &sessions, log_keys);
+            let mut clients_choice = config.clone();
+            clients_choice.ignore_client_order = false;
             Policy {
                 digest: policy.digest,
-                config: Arc::new(config(settings, policy, resolver, &sessions, log_keys)),
+                clients_choice: Arc::new(clients_choice),
+                config: Arc::new(config),
                 sessions,
                 verifier: policy.verifier.clone(),
             }
@@ -306,12 +317,15 @@ impl Terminator {
 
     /// What is done with a client that asks for `name`, in lower case; nothing if there is no certificate for it and
     /// others are not shown in its place.
-    pub(super) fn choose(&self, name: Option<&str>) -> Option<Chosen<'_>> {
+    ///
+    /// Clients whose processors compute AES leave the cipher to us; the others would pay dearly for it.
+    pub(super) fn choose(&self, name: Option<&str>, prefers_chacha: bool) -> Option<Chosen<'_>> {
         if self.settings.strict_sni && !name.is_some_and(|name| self.settings.certificates.knows(name)) {
             return None;
         }
         let policy = self.policies.get(policy_of(&self.hosts, name, self.policies.len() - 1))?;
-        Some(Chosen { config: &policy.config, verifier: policy.verifier.as_ref() })
+        let config = if prefers_chacha { &policy.clients_choice } else { &policy.config };
+        Some(Chosen { config, verifier: policy.verifier.as_ref() })
     }
 }
 
@@ -342,6 +356,8 @@ fn config(
     config.alpn_protocols.clone_from(&settings.alpn);
     config.ticketer = sessions.tickets.clone();
     config.session_storage = sessions.cache.clone();
+    config.ignore_client_order = true;
+    config.send_tls13_tickets = TICKETS;
     if log_keys {
         config.key_log = Arc::new(KeyLogFile::new());
     }

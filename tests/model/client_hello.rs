@@ -129,7 +129,12 @@ fn accepted_by_rustls(mut bytes: &[u8]) -> Option<Hello> {
             let hello = accepted.client_hello();
             let server_name = hello.server_name().map(|name| Box::from(name.strip_suffix('.').unwrap_or(name)));
             let alpn = hello.alpn().into_iter().flatten().map(Box::from).collect();
-            return Some(Hello { server_name, alpn });
+            let first = hello.cipher_suites().iter().find_map(|suite| match suite.as_str()? {
+                name if name.contains("CHACHA20") => Some(true),
+                name if name.contains("GCM") => Some(false),
+                _ => None,
+            });
+            return Some(Hello { server_name, alpn, prefers_chacha: first.unwrap_or(false) });
         }
     }
     None

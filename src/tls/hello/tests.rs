@@ -99,7 +99,7 @@ fn name_of(name: &[u8]) -> Result<Option<String>, &'static str> {
 /// What a hello with this name and these protocols is read as.
 fn wants(name: Option<&str>, alpn: &[&str]) -> Sniffed {
     let alpn = alpn.iter().map(|protocol| Box::from(protocol.as_bytes())).collect();
-    Sniffed::Hello(Hello { server_name: name.map(Box::from), alpn })
+    Sniffed::Hello(Hello { server_name: name.map(Box::from), alpn, prefers_chacha: false })
 }
 
 /// Gives the bytes one by one and expects nothing to be known before the last of them.
