@@ -140,6 +140,11 @@ impl Pki {
 
     /// Writes a list that takes these certificates back, and returns where.
     pub fn revoke(&self, pairs: &[&Pair]) -> PathBuf {
+        self.revoke_until(pairs, 2124)
+    }
+
+    /// The same for a list that is to be replaced by the start of a year.
+    pub fn revoke_until(&self, pairs: &[&Pair], year: i32) -> PathBuf {
         let revoked = |pair: &&Pair| RevokedCertParams {
             serial_number: SerialNumber::from(pair.serial),
             revocation_time: date_time_ymd(2024, 1, 1),
@@ -148,7 +153,7 @@ impl Pki {
         };
         let list = CertificateRevocationListParams {
             this_update: date_time_ymd(2024, 1, 1),
-            next_update: date_time_ymd(2124, 1, 1),
+            next_update: date_time_ymd(year, 1, 1),
             crl_number: SerialNumber::from(1),
             issuing_distribution_point: None,
             revoked_certs: pairs.iter().map(revoked).collect(),

@@ -1,6 +1,7 @@
 //! Clients that have to show a certificate, or may, and whom it makes them.
 
 use std::path::Path;
+use std::process::Stdio;
 use std::sync::Arc;
 
 use portreeve::ending::{Handshake, Reason};
@@ -13,10 +14,11 @@ use rustls::pki_types::ServerName;
 use rustls::{AlertDescription, ClientConfig, HandshakeKind, NamedGroup};
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
 
 use super::{Fronted, TLS12, TLS13, alert, certificates, echoes, fronting};
 use crate::stage::pki::{Pair, Pki, shake};
-use crate::stage::{Instance, Server, eventually};
+use crate::stage::{Instance, Server, eventually, within};
 
 /// Sessions that are offered to every server, whatever name they were begun with.
 #[derive(Debug)]
@@ -77,7 +79,7 @@ struct Cast {
 impl Cast {
     fn new() -> Self {
         let (servers, clients) = (Pki::new(), Pki::new());
-        servers.issue(&["example.com", "secret.example.com"]);
+        servers.issue(&["example.com", "secret.example.com", "deep.secret.example.com"]);
         let good = clients.issue(&["good.client"]);
         Self { servers, clients, good }
     }
@@ -119,7 +121,8 @@ async fn a_client_has_to_show_a_certificate_where_one_is_required() {
 async fn where_a_certificate_is_optional_one_that_is_shown_has_to_be_good() {
     let cast = Cast::new();
     let instance = Fronted::by(&cast.tls(", client_auth = \"optional\"")).await;
-    for own in [None, Some(&cast.good)] {
+    let chained = cast.clients.issue_chained(&["chained.client"]);
+    for own in [None, Some(&cast.good), Some(&chained)] {
         echoes(&mut instance.shake(cast.client(own)).await.unwrap()).await.unwrap();
     }
     let stranger = cast.servers.issue(&["stranger.client"]);
@@ -169,6 +172,51 @@ async fn a_host_can_ask_for_certificates_where_others_do_not() {
         assert_eq!(alert(refused).await, AlertDescription::CertificateRequired, "{name}");
     }
     instance.shook(Handshake::NoCertificate, 2).await;
+}
+
+#[tokio::test]
+async fn no_other_spelling_of_a_name_gets_past_its_policy() {
+    let (cast, server) = (Cast::new(), Server::saying("a secret").await);
+    let hosts = format!("hosts = [{{ host = \"secret.example.com\", client_ca = {:?} }}]", cast.clients.root());
+    let instance = Instance::start(&fronting(&format!("{}, {hosts}", cast.certificates()), "", &server)).await;
+    let address = instance.address("web").to_string();
+    let said = async |name: &str, version: &str| {
+        let arguments = ["s_client", "-connect", &address, "-servername", name, version, "-ign_eof"];
+        let mut command = Command::new("openssl");
+        let output = within("openssl", command.args(arguments).stdin(Stdio::null()).output()).await.unwrap();
+        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat()
+    };
+    assert!(said("example.com", "-tls1_3").await.contains("a secret"), "it is open to others");
+    for name in ["secret.example.com", "secret.example.com.", "Secret.EXAMPLE.com", "secret.example.com.."] {
+        for version in ["-tls1_2", "-tls1_3"] {
+            let said = said(name, version).await;
+            assert!(!said.contains("a secret") && said.contains("alert"), "{name} {version}: {said}");
+        }
+    }
+    assert_eq!(server.accepted(), 1);
+}
+
+#[tokio::test]
+async fn a_list_that_should_have_been_replaced_vouches_for_nobody() {
+    let cast = Cast::new();
+    let list = cast.clients.revoke_until(&[], 2025);
+    let instance = Fronted::by(&cast.tls(&format!(", client_crl = {list:?}"))).await;
+    alert(instance.shake(cast.client(Some(&cast.good))).await).await;
+    instance.shook(Handshake::BadCertificate, 1).await;
+}
+
+#[tokio::test]
+async fn a_wildcard_asks_all_below_it_for_certificates_but_for_what_is_more_specific() {
+    let cast = Cast::new();
+    let below = format!("{{ host = \"*.example.com\", client_ca = {:?} }}", cast.clients.root());
+    let tls = format!("{}, hosts = [{below}, {{ host = \"secret.example.com\" }}]", cast.certificates());
+    let instance = Fronted::by(&tls).await;
+    let address = instance.address("web");
+    for open in ["example.com", "secret.example.com"] {
+        echoes(&mut shake(cast.client(None), address, open).await.unwrap()).await.unwrap();
+    }
+    let refused = shake(cast.client(None), address, "deep.secret.example.com").await;
+    assert_eq!(alert(refused).await, AlertDescription::CertificateRequired);
 }
 
 #[tokio::test]
@@ -229,6 +277,20 @@ async fn a_session_of_an_open_listener_does_not_get_past_another_that_has_the_sa
     }
     required.shook(Handshake::NoCertificate, 4).await;
     assert_eq!(required.server.accepted(), 0);
+}
+
+#[tokio::test]
+async fn a_session_from_before_a_listener_asked_for_certificates_is_not_resumed() {
+    let cast = Cast::new();
+    let instance = Fronted::by(&cast.certificates()).await;
+    let mut clients = Vec::new();
+    for versions in [TLS12, TLS13] {
+        clients.push(with_session(cast.servers.client_of(versions, None), &instance).await);
+    }
+    instance.running.reload_text(&fronting(&cast.tls(""), "", &instance.server)).await.unwrap();
+    for client in clients {
+        assert_eq!(alert(instance.shake(client).await).await, AlertDescription::CertificateRequired);
+    }
 }
 
 #[tokio::test]

@@ -131,7 +131,7 @@ async fn keys_are_updated_as_often_as_the_client_likes() {
     let ending = Ending::before(&server).await;
     let mut stream = ending.shake(&ending.clients[1]).await;
     let (bytes, mut answer) = (vec![0x5a; 100_000], vec![0; 100_000]);
-    for _ in 0..50 {
+    for _ in 0..20 {
         stream.get_mut().1.refresh_traffic_keys().unwrap();
         let (mut reader, mut writer) = tokio::io::split(&mut stream);
         let echoed = async { tokio::try_join!(writer.write_all(&bytes), reader.read_exact(&mut answer)) };

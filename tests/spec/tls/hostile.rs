@@ -91,18 +91,22 @@ async fn plain_text_is_refused_and_named() {
 async fn a_handshake_that_stalls_anywhere_is_ended_by_the_handshake_timeout() {
     let pki = Pki::new();
     let tls = certificates(&[&pki.issue(&["example.com"])]);
-    let instance = Fronted::with(&tls, "timeouts = { handshake = \"300ms\" }").await;
+    let instance = Fronted::with(&tls, "timeouts = { handshake = \"1s\" }").await;
+    let (address, mut clients) = (instance.address("web"), JoinSet::new());
     for versions in [TLS12, TLS13] {
         let hello = hello(pki.client_of(versions, None));
-        for sent in [0, 3, 5, 6, hello.len() / 2, hello.len() - 1, hello.len()] {
-            let mut stream = connect(instance.address("web")).await;
-            stream.write_all(&hello[..sent]).await.unwrap();
-            let mut answer = Vec::new();
-            let end = within("the end", stream.read_to_end(&mut answer)).await;
-            assert!(is_reset(&end), "after {sent} bytes the client saw {end:?}");
-            assert_eq!(answer.is_empty(), sent < hello.len(), "after {sent} bytes the answer was {answer:?}");
+        for length in [0, 3, 5, 6, hello.len() / 2, hello.len() - 1, hello.len()] {
+            let (part, is_whole) = (hello[..length].to_vec(), length == hello.len());
+            clients.spawn(async move {
+                let (mut stream, mut answer) = (connect(address).await, Vec::new());
+                stream.write_all(&part).await.unwrap();
+                let end = within("the end", stream.read_to_end(&mut answer)).await;
+                assert!(is_reset(&end), "after {length} bytes the client saw {end:?}");
+                assert_eq!(!answer.is_empty(), is_whole, "after {length} bytes the answer was {answer:?}");
+            });
         }
     }
+    clients.join_all().await;
     instance.ended(Reason::HandshakeTimeout, 14).await;
     instance.shook(Handshake::Timeout, 14).await;
     assert_eq!(instance.server.accepted(), 0);
