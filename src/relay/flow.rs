@@ -250,7 +250,7 @@ impl Flow {
         scratch: &Scratch,
     ) -> Poll<Result<(), Fault>> {
         scratch.with_buffer(|buffer| {
-            let read = ready!(reader.poll_read(cx, buffer)).map_err(Fault::Read)?;
+            let read = ready!(reader.poll_read(cx, buffer)).map_err(|broken| self.read_fault(broken))?;
             let full = read.bytes == buffer.len();
             if read.bytes > 0 {
                 let last = read.then == Then::End && !self.broken;
@@ -270,6 +270,15 @@ impl Flow {
             }
             Poll::Ready(Ok(()))
         })
+    }
+
+    /// Reading failed.
+    fn read_fault(&self, broken: Broken) -> Fault {
+        match broken {
+            // The kernel reports a reset once, and it was the write that heard of it.
+            Broken::Truncated if self.broken => Fault::Read(Broken::System(Errno::CONNRESET)),
+            Broken::Truncated | Broken::Garbled | Broken::System(_) => Fault::Read(broken),
+        }
     }
 
     /// The reader's socket has nothing more.

@@ -14,7 +14,7 @@ use super::failure::Failed;
 use super::hello::{Hello, Sniffed};
 use super::stream::{TlsStream, ToClient};
 use super::terminator::Terminator;
-use crate::ending::Handshake;
+use crate::ending::{Handshake, TlsVersion};
 use crate::net::stream::Stream;
 
 /// A fatal alert `unrecognized_name` in a record of its own (RFC 8446 §6, RFC 6066 §3).
@@ -108,7 +108,9 @@ async fn shake_hands(stream: &mut TlsStream<ToClient>, turns: &Turns) -> Result<
         // The semaphore is never closed; were it, the step would go ahead.
         let turn = turns.0.acquire().await;
         stream.step().map_err(|error| Failed::from(&error))?;
-        if !stream.is_handshaking() {
+        let done = !stream.is_handshaking();
+        // What is left to say then are tickets; but in TLS 1.2 it is also our Finished, which the client waits for.
+        if done && stream.version() == TlsVersion::Tls13 {
             stream.let_it_wait();
             return Ok(());
         }
@@ -126,6 +128,9 @@ async fn shake_hands(stream: &mut TlsStream<ToClient>, turns: &Turns) -> Result<
         tokio::task::yield_now().await;
         drop(turn);
         poll_fn(|cx| stream.poll_send_all(cx)).await?;
+        if done {
+            return Ok(());
+        }
         poll_fn(|cx| stream.poll_fill(cx)).await?;
     }
 }

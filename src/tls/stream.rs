@@ -243,13 +243,18 @@ impl<E: Engine> TlsStream<E> {
         }
     }
 
-    /// Takes the connection out of use and fetches the alert that tells the other side why. rustls expects the same bytes
-    /// before it as ever: it remembers places in them.
+    /// Takes the connection out of use and fetches what was still to be said: the alert that tells the other side why, and
+    /// what comes before it, such as a ServerHello. rustls expects the same bytes before it as ever: it remembers places in
+    /// them.
     fn break_with(&mut self, error: Error, rest: &mut [u8]) {
         self.broken = Some(Box::new(error));
         let Self { engine, outgoing, .. } = self;
-        if let Ok(ConnectionState::EncodeTlsData(data)) = engine.process(rest).state {
-            append(data, outgoing);
+        // No further than to that: it would find the error again.
+        while engine.state().wants_write() {
+            match engine.process(rest).state {
+                Ok(ConnectionState::EncodeTlsData(data)) => append(data, outgoing),
+                _ => return,
+            }
         }
     }
 

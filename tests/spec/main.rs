@@ -26,3 +26,4 @@ mod drain;
 mod admin;
 mod metrics;
 mod command_line;
+mod tls;

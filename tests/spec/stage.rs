@@ -1,6 +1,8 @@
 //! What the chapters share: servers that follow a script, clients, an instance in this process, and the program in another.
 
+pub mod pki;
 pub mod process;
+pub mod volume;
 
 use std::future::Future;
 use std::net::SocketAddr;

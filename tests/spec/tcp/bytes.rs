@@ -4,14 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
+use crate::stage::volume::{MIB, most_under_way, pour, swallow};
 use crate::stage::{Instance, Program, Server, balancing, eventually, reset, within};
-
-const MIB: usize = 1024 * 1024;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gibibyte_arrives_both_ways_at_once_whoever_reads_slowly() {
@@ -64,9 +62,8 @@ async fn a_server_is_held_back_by_a_client_that_does_not_read() {
     .await;
     let instance = Instance::balancing(&[server.address], "").await;
     let mut client = instance.connect().await;
-    // The most is the buffers of two connections in a row, as large as the kernel lets them grow, and a pipe.
-    let most = 2 * (largest("tcp_rmem") + largest("tcp_wmem")) + MIB as u64;
     let taken = within("the stall", stalled.recv()).await.unwrap();
+    let most = most_under_way();
     assert!(taken < most, "{taken} bytes were taken in for a client that reads nothing, more than {most}");
     stalled.close();
     let mut bytes = vec![0; MIB];
@@ -75,12 +72,6 @@ async fn a_server_is_held_back_by_a_client_that_does_not_read() {
         arrived += read as u64;
     }
     assert_eq!(arrived, pushed.load(Ordering::SeqCst));
-}
-
-/// The most a buffer of a TCP socket may grow to (tcp(7)).
-fn largest(setting: &str) -> u64 {
-    let sizes = std::fs::read_to_string(format!("/proc/sys/net/ipv4/{setting}")).unwrap();
-    sizes.split_whitespace().last().unwrap().parse().unwrap()
 }
 
 #[tokio::test]
@@ -186,27 +177,4 @@ async fn chatted(address: std::net::SocketAddr, bytes: usize) -> TcpStream {
     client.write_all(&vec![b'x'; bytes]).await.unwrap();
     within("the echo", client.read_exact(&mut vec![0; bytes])).await.unwrap();
     client
-}
-
-/// Sends so many MiB, no two alike, and the end; returns their hash.
-async fn pour(mut writer: impl AsyncWrite + Unpin, mebibytes: u64, seed: u64) -> [u8; 32] {
-    let mut piece: Vec<u8> = (0..MIB).map(|place| (place % 251) as u8).collect();
-    let mut hash = Sha256::new();
-    for number in 0..mebibytes {
-        piece[..16].copy_from_slice(&((u128::from(seed) << 64) + u128::from(number)).to_le_bytes());
-        hash.update(&piece);
-        within("a write", writer.write_all(&piece)).await.unwrap();
-    }
-    writer.shutdown().await.unwrap();
-    hash.finalize().into()
-}
-
-/// Reads to the end, at most so many bytes at once; returns the hash of what came.
-async fn swallow(mut reader: impl AsyncRead + Unpin, at_once: usize) -> [u8; 32] {
-    let mut piece = vec![0; at_once];
-    let mut hash = Sha256::new();
-    while let read @ 1.. = within("a read", reader.read(&mut piece)).await.unwrap() {
-        hash.update(&piece[..read]);
-    }
-    hash.finalize().into()
 }
