@@ -1,5 +1,6 @@
 //! What the chapters share: servers that follow a script, clients, an instance in this process, and the program in another.
 
+pub mod pki;
 pub mod process;
 
 use std::future::Future;
