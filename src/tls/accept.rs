@@ -1,8 +1,9 @@
 //! The handshake with a client, and taking leave of one that it fails with.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use rustls::HandshakeKind;
 use rustls::pki_types::UnixTime;
@@ -22,14 +23,44 @@ const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 /// A fatal alert `decode_error`.
 const DECODE_ERROR: [u8; 7] = [21, 3, 3, 0, 2, 2, 50];
 
-/// Lets the handshakes of a worker compute one after another, with everything else that is due in between: however many
-/// clients shake hands at once, an established connection waits for one step of one of them.
+/// How long the handshakes of a worker may compute before whatever else is due has its turn.
+const STRETCH: Duration = Duration::from_millis(1);
+/// A pause after which a stretch is over by itself: other work was done meanwhile.
+const PAUSE: Duration = Duration::from_micros(100);
+
+/// Lets the handshakes of a worker compute one after another, a stretch at a time with everything else that is due in
+/// between: however many clients shake hands at once, an established connection does not wait for all of them.
 #[derive(Debug)]
-pub struct Turns(Semaphore);
+pub struct Turns {
+    one: Semaphore,
+    /// When the last step ended, and how long those of its stretch have taken.
+    stretch: Cell<(Instant, Duration)>,
+}
 
 impl Default for Turns {
     fn default() -> Self {
-        Self(Semaphore::new(1))
+        Self { one: Semaphore::new(1), stretch: Cell::new((Instant::now(), Duration::ZERO)) }
+    }
+}
+
+impl Turns {
+    /// Computes a step when its turn has come.
+    async fn take<T>(&self, step: impl FnOnce() -> T) -> T {
+        // The semaphore is never closed; were it, the step would go ahead.
+        let _turn = self.one.acquire().await;
+        let (ended, spent) = self.stretch.get();
+        let (mut began, mut spent) = (Instant::now(), spent);
+        if began.duration_since(ended) > PAUSE {
+            spent = Duration::ZERO;
+        } else if spent > STRETCH {
+            // Whoever wants a turn meanwhile waits for it behind this one.
+            tokio::task::yield_now().await;
+            (began, spent) = (Instant::now(), Duration::ZERO);
+        }
+        let result = step();
+        let ended = Instant::now();
+        self.stretch.set((ended, spent + ended.duration_since(began)));
+        result
     }
 }
 
@@ -105,28 +136,13 @@ pub fn unknown_name(socket: Stream, words: &str) -> Failed {
 
 async fn shake_hands(stream: &mut TlsStream<ToClient>, turns: &Turns) -> Result<(), Failed> {
     loop {
-        // The semaphore is never closed; were it, the step would go ahead.
-        let turn = turns.0.acquire().await;
-        stream.step().map_err(|error| Failed::from(&error))?;
+        turns.take(|| stream.step()).await.map_err(|error| Failed::from(&error))?;
         let done = !stream.is_handshaking();
         // What is left to say then are tickets; but in TLS 1.2 it is also our Finished, which the client waits for.
         if done && stream.version() == TlsVersion::Tls13 {
             stream.let_it_wait();
             return Ok(());
         }
-        // At once, but without waiting for the client while others wait for their turn.
-        let mut sent = Ok(());
-        poll_fn(|cx| {
-            if let Poll::Ready(result) = stream.poll_send_all(cx) {
-                sent = result;
-            }
-            Poll::Ready(())
-        })
-        .await;
-        sent?;
-        // Whatever else is due comes before the next handshake's step.
-        tokio::task::yield_now().await;
-        drop(turn);
         poll_fn(|cx| stream.poll_send_all(cx)).await?;
         if done {
             return Ok(());

@@ -18,6 +18,9 @@
 mod stage;
 
 mod tcp;
+mod sni;
+mod proxy_protocol;
+mod server_tls;
 mod hostile;
 mod balance;
 mod health;
