@@ -20,7 +20,7 @@ use tokio::process::Command;
 use tokio_rustls::client::TlsStream;
 
 use crate::stage::pki::{Pair, Pki, shake};
-use crate::stage::{Instance, Server, eventually, listening, within};
+use crate::stage::{Instance, Program, Server, echo, eventually, listening, within};
 
 /// TLS 1.2 alone.
 const TLS12: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12];
@@ -177,4 +177,32 @@ async fn curl_fetches_a_page_through_it() {
     let said = run("curl", &[&["--silent", "--show-error", "--fail"][..], &trust, &[&url]].concat()).await;
     assert_eq!(said, "a page");
     instance.ended(Reason::Done, 1).await;
+}
+
+#[tokio::test]
+async fn idle_connections_cost_little_memory() {
+    const MANY: u64 = 500;
+    let pki = Pki::new();
+    let server = Server::start(|stream| async move {
+        stream.set_nodelay(true).unwrap();
+        echo(stream).await;
+    });
+    let server = server.await;
+    let mut program = Program::start(&fronting(&certificates(&[&pki.issue(&["example.com"])]), "", &server));
+    let address = program.listening("web").await;
+    let (mut idle, mut before) = (Vec::new(), 0);
+    for number in 0..MANY + 20 {
+        // What the first ones take is for all.
+        if number == 20 {
+            before = program.memory();
+        }
+        let mut stream = shake(pki.client(None), address, "example.com").await.unwrap();
+        let (mut reader, mut writer) = tokio::io::split(&mut stream);
+        let (bytes, room) = (vec![1; 64 * 1024], &mut vec![0; 64 * 1024]);
+        let echoed = async { tokio::try_join!(writer.write_all(&bytes), reader.read_exact(room)) };
+        within("the echo", echoed).await.unwrap();
+        idle.push(stream);
+    }
+    let each = program.memory().saturating_sub(before) / MANY;
+    assert!(each < 24 * 1024, "an idle connection takes {each} bytes");
 }

@@ -268,6 +268,20 @@ async fn a_client_that_wants_to_renegotiate_is_refused() {
 }
 
 #[tokio::test]
+async fn a_client_that_does_nothing_but_update_keys_is_refused() {
+    let pki = Pki::new();
+    let instance = Fronted::by(&certificates(&[&pki.issue(&["example.com"])])).await;
+    let mut stream = instance.shake(pki.client_of(TLS13, None)).await.unwrap();
+    echoes(&mut stream).await.unwrap();
+    for _ in 0..100 {
+        stream.get_mut().1.refresh_traffic_keys().unwrap();
+    }
+    let _gone = stream.flush().await;
+    instance.ended(Reason::TlsError, 1).await;
+    assert_harmless(&instance, &pki, 1).await;
+}
+
+#[tokio::test]
 async fn many_clients_that_shake_hands_at_once_do_not_keep_an_established_connection_waiting() {
     let pki = Pki::new();
     let instance = Fronted::by(&certificates(&[&pki.issue_rsa(&["example.com"])])).await;
