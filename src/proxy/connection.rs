@@ -166,13 +166,13 @@ async fn find_server(
 ) -> Result<(ClientEnd, ServerEnd, Early), Reason> {
     client.set_abandoned(true);
     let mut arrived = arrive(record, client, listener).await?;
+    arrived.set_abandoned(true);
     let offers = |protocol: &[u8]| arrived.protocols.iter().any(|offered| **offered == *protocol);
     let name = record.more_if_any().and_then(|more| more.server_name.as_deref());
     let Some(pool) = snapshot.route(listener, name, offers) else {
         return Err(Reason::NoRoute);
     };
     record.routed(pool.pool.name());
-    arrived.set_abandoned(true);
     let header = pool.announce.map(|version| header(record, version, &arrived)).unwrap_or_default();
     let speaks_first = !arrived.early.is_empty() || !header.is_empty();
     let first = if speaks_first { First::Us } else { First::PerhapsServer };
