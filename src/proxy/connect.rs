@@ -91,7 +91,7 @@ pub(super) fn header(record: &mut Record, version: Version, arrived: &Arrived) -
     let client = record.client();
     let more = record.more();
     if more.unique_id.is_none() {
-        more.unique_id = Some(format!("{:032x}", fastrand::u128(..)).into_boxed_str());
+        more.unique_id = Some(format!("{:032x}", fastrand::u128(..)).into_bytes().into_boxed_slice());
     }
     let tls = more.tls.map(|version| TlsFacts {
         version: match version {
@@ -107,7 +107,7 @@ pub(super) fn header(record: &mut Record, version: Version, arrived: &Arrived) -
         origin: origin(client, arrived),
         authority: more.server_name.as_deref(),
         alpn: agreed.map(AsRef::as_ref),
-        unique_id: more.unique_id.as_deref().map(str::as_bytes),
+        unique_id: more.unique_id.as_deref(),
         tls,
     };
     encode(version, &announcement)

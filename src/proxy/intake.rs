@@ -178,8 +178,8 @@ async fn read_header(record: &mut Record, socket: &Stream, early: &mut Vec<u8>) 
     if authority.is_some() {
         record.more().server_name = authority;
     }
-    if let Some(id) = unique_id {
-        record.more().unique_id = Some(String::from_utf8_lossy(&id).into());
+    if unique_id.is_some() {
+        record.more().unique_id = unique_id;
     }
     Ok(match origin {
         Origin::Local | Origin::Unknown => None,

@@ -1,5 +1,6 @@
 //! What will be said of a connection when it ends, gathered while it lasts.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,8 +44,8 @@ pub(super) struct More {
     pub(super) tls: Option<TlsVersion>,
     /// Whom the client's certificate is about.
     pub(super) identity: Option<Box<Facts>>,
-    /// What the proxies on the way know the connection by.
-    pub(super) unique_id: Option<Box<str>>,
+    /// What the proxies on the way know the connection by: any bytes, which are passed on as they are.
+    pub(super) unique_id: Option<Box<[u8]>>,
     /// What lies behind the reason it ended for.
     pub(super) error: Option<Box<str>>,
 }
@@ -155,7 +156,7 @@ impl Drop for Record {
             tls: tls.map(TlsVersion::label),
             client_subject: identity.as_ref().map(|identity| identity.subject.as_str()),
             client_names: identity.as_ref().map(|identity| &*identity.alternative_names).unwrap_or_default(),
-            unique_id: unique_id.as_deref(),
+            unique_id: unique_id.as_deref().map(readable).as_deref(),
             pool: self.pool.as_ref().map(Name::as_str),
             server: server.map(|server| server.name.as_str()),
             bytes_in: self.bytes.0,
@@ -166,6 +167,14 @@ impl Drop for Record {
             reason: self.reason,
             error: error.as_deref(),
         });
+    }
+}
+
+/// An id as it is where it is text, and else as hexadecimal digits.
+fn readable(id: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(id) {
+        Ok(text) => text.into(),
+        Err(_) => id.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into(),
     }
 }
 
