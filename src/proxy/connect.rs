@@ -24,7 +24,8 @@ pub(super) enum ServerEnd {
 }
 
 /// Picks a server and connects to it; if that fails, picks another, as often as the pool allows. `header` says whom we
-/// speak for; what the client has sent is sent to none before it is connected, so nothing has to be replayed.
+/// speak for, and `first` who speaks first behind it and behind the handshake; what the client has sent is sent to none
+/// before it is connected, so nothing has to be replayed.
 pub(super) async fn connect(
     record: &mut Record,
     pool: &PoolInEffect,
@@ -39,7 +40,9 @@ pub(super) async fn connect(
             record.retried();
         }
         let started = Instant::now();
-        let dialled = dial(&server.address, pool.next_source(server), pool.connect_timeout(), first).await;
+        let we_begin = server.tls.is_some() || !header.is_empty();
+        let first_of_all = if we_begin { First::Us } else { first };
+        let dialled = dial(&server.address, pool.next_source(server), pool.connect_timeout(), first_of_all).await;
         let connected = match (dialled, &server.tls) {
             (Ok(stream), None) => Ok(ServerEnd::Plain(stream)),
             (Ok(stream), Some(settings)) => {

@@ -4,7 +4,6 @@ use std::future::poll_fn;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 
 use tokio::time::Instant;
 
@@ -174,12 +173,12 @@ async fn find_server(
     };
     record.routed(pool.pool.name());
     let header = pool.announce.map(|version| header(record, version, &arrived)).unwrap_or_default();
-    let speaks_first = !arrived.early.is_empty() || !header.is_empty();
-    let first = if speaks_first { First::Us } else { First::PerhapsServer };
-    let server = connect(record, pool, first, &header).await?;
+    let goes_on_at_once = !arrived.early.is_empty() && !arrived.screened;
+    let first = if goes_on_at_once { First::Us } else { First::PerhapsServer };
+    let mut server = connect(record, pool, first, &header).await?;
     if arrived.screened {
         let until = Instant::now() + listener.timeouts.idle;
-        no_longer_than(until, screen(record, &mut arrived, &server)).await?;
+        no_longer_than(until, screen(record, &mut arrived, &mut server)).await?;
     }
     arrived.set_abandoned(false);
     let Arrived { end, early, .. } = arrived;
@@ -194,15 +193,15 @@ async fn find_server(
 }
 
 /// Waits until a client that must not send a PROXY header has sent something else, or the server has spoken first, so that
-/// it will take whatever follows for what it is. (A server behind TLS of ours is not seen to speak before it is read.)
-async fn screen(record: &Record, arrived: &mut Arrived, server: &ServerEnd) -> Result<(), Reason> {
+/// it will take whatever follows for what it is.
+async fn screen(record: &Record, arrived: &mut Arrived, server: &mut ServerEnd) -> Result<(), Reason> {
     let Arrived { end: ClientEnd::Plain(client), early, .. } = arrived else {
         return Ok(());
     };
     while may_yet_announce(early)? {
         let spoken = poll_fn(|cx| match server {
-            ServerEnd::Plain(server) => server.poll_readable(cx),
-            ServerEnd::Tls(_) => Poll::Pending,
+            ServerEnd::Plain(server) => server.poll_readable(cx).map(Ok),
+            ServerEnd::Tls(server) => server.poll_spoken(cx),
         });
         tokio::select! {
             biased;
@@ -212,7 +211,7 @@ async fn screen(record: &Record, arrived: &mut Arrived, server: &ServerEnd) -> R
                 Ok(_) => {}
                 Err(errno) => return Err(reasons::of_read(errno)),
             },
-            () = spoken => return Ok(()),
+            spoken = spoken => return spoken.map_err(reasons::of_read_from_server),
         }
     }
     Ok(())

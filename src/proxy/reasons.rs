@@ -43,6 +43,11 @@ pub(super) fn of_read(errno: Errno) -> Reason {
     if is_disconnect(errno) { Reason::ClientReset } else { Reason::Internal }
 }
 
+/// The reason for a read from a server that failed.
+pub(super) fn of_read_from_server(errno: Errno) -> Reason {
+    if is_disconnect(errno) { Reason::ServerReset } else { Reason::Internal }
+}
+
 /// Whether the failure says something about the server, and not about this machine.
 pub(super) fn is_servers_fault(reason: Reason) -> bool {
     matches!(

@@ -188,6 +188,27 @@ impl<E: Engine> TlsStream<E> {
         })
     }
 
+    /// Waits until the other side has said something after the handshake, be it the end, and keeps it for
+    /// [`Wire::poll_read`]. Messages of the protocol's own are nothing said.
+    ///
+    /// # Errors
+    /// When reading failed, which the system tells once only.
+    pub fn poll_spoken(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Errno>> {
+        if self.plain.is_empty() {
+            with_workspace(2 * RECORD, |buffer| match ready!(self.poll_read(cx, buffer)) {
+                Ok(Read { bytes, .. }) => {
+                    self.plain.splice(..0, buffer.iter().take(bytes).copied());
+                    Poll::Ready(Ok(()))
+                }
+                Err(Broken::System(errno)) => Poll::Ready(Err(errno)),
+                // It stays so, and is met again by who reads.
+                Err(Broken::Truncated | Broken::Garbled) => Poll::Ready(Ok(())),
+            })
+        } else {
+            Poll::Ready(Ok(()))
+        }
+    }
+
     /// Sends what is to be sent, all of it.
     pub(super) fn poll_send_all(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Errno>> {
         while !self.outgoing.is_empty() {
