@@ -18,6 +18,7 @@
 mod stage;
 
 mod tcp;
+mod sni;
 mod hostile;
 mod balance;
 mod health;

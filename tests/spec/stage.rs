@@ -1,7 +1,9 @@
 //! What the chapters share: servers that follow a script, clients, an instance in this process, and the program in another.
 
+pub mod access;
 pub mod pki;
 pub mod process;
+pub mod secure;
 pub mod volume;
 
 use std::future::Future;
@@ -144,6 +146,23 @@ pub async fn say(mut stream: TcpStream, word: &'static str) {
     if stream.write_all(word.as_bytes()).await.is_ok() && stream.shutdown().await.is_ok() {
         let _ended = stream.read_to_end(&mut Vec::new()).await;
     }
+}
+
+/// A server that greets with `greeting`, reads to the end and tells what it read, or how reading failed.
+pub async fn reader(greeting: &'static str) -> (Server, mpsc::Receiver<std::io::Result<Vec<u8>>>) {
+    let (told, heard) = mpsc::channel(64);
+    let server = Server::start(move |mut stream| {
+        let told = told.clone();
+        async move {
+            let mut bytes = Vec::new();
+            let read = match stream.write_all(greeting.as_bytes()).await {
+                Ok(()) => stream.read_to_end(&mut bytes).await,
+                Err(error) => Err(error),
+            };
+            let _test_over = told.send(read.map(|_| bytes)).await;
+        }
+    });
+    (server.await, heard)
 }
 
 /// An address on which nobody listens, and nobody else will for the time of a test: the socket that holds it does not listen.
