@@ -19,6 +19,7 @@ mod stage;
 
 mod tcp;
 mod sni;
+mod proxy_protocol;
 mod hostile;
 mod balance;
 mod health;
