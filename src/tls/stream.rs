@@ -145,7 +145,7 @@ impl<E: Engine> TlsStream<E> {
     /// Takes a step of the handshake with what has arrived. Afterwards something may have to be sent.
     pub(super) fn step(&mut self) -> Result<(), Error> {
         let mut incoming = mem::take(&mut self.incoming);
-        let (used, _) = self.digest(&mut incoming, &mut [])?;
+        let used = self.digest(&mut incoming, &mut [], &mut 0)?;
         incoming.drain(..used);
         self.incoming = incoming;
         Ok(())
@@ -222,12 +222,12 @@ impl<E: Engine> TlsStream<E> {
     }
 
     /// Decrypts what is in `cipher` to the start of `plain`, and keeps what has no room there. Returns how much of the
-    /// first was used, the rest being no whole record, and how much of the second was filled.
-    fn digest(&mut self, cipher: &mut [u8], plain: &mut [u8]) -> Result<(usize, usize), Error> {
+    /// first was used, the rest being no whole record; `filled` says how much of the second was, be it before a failure.
+    fn digest(&mut self, cipher: &mut [u8], plain: &mut [u8], filled: &mut usize) -> Result<usize, Error> {
         if let Some(error) = &self.broken {
             return Err((**error).clone());
         }
-        let (mut used, mut filled) = (0, 0);
+        let mut used = 0;
         loop {
             let rest = cipher.get_mut(used..).unwrap_or_default();
             let UnbufferedStatus { mut discard, state } = self.engine.process(rest);
@@ -237,11 +237,11 @@ impl<E: Engine> TlsStream<E> {
                     while let Some(record) = traffic.next_record() {
                         let record = record?;
                         discard += record.discard;
-                        match plain.get_mut(filled..filled + record.payload.len()) {
+                        match plain.get_mut(*filled..*filled + record.payload.len()) {
                             // Only in its place: what is kept comes after all that was handed out.
                             Some(room) if self.plain.is_empty() => {
                                 room.copy_from_slice(record.payload);
-                                filled += record.payload.len();
+                                *filled += record.payload.len();
                             }
                             _ => self.plain.extend_from_slice(record.payload),
                         }
@@ -259,7 +259,7 @@ impl<E: Engine> TlsStream<E> {
             }
             used += discard;
             if done {
-                return Ok((used, filled));
+                return Ok(used);
             }
         }
     }
@@ -345,11 +345,16 @@ impl<E: Engine> Wire for TlsStream<E> {
             }
             front.copy_from_slice(&self.incoming);
             let arrived = cipher.get_mut(..kept + fresh).unwrap_or_default();
-            let (used, bytes) = match self.digest(arrived, plain) {
-                Ok(digested) => digested,
+            let mut bytes = 0;
+            let used = match self.digest(arrived, plain, &mut bytes) {
+                Ok(used) => used,
                 Err(_kept) => {
                     let _the_alert_is_a_courtesy = self.poll_send_all(cx);
-                    return Poll::Ready(Err(Broken::Garbled));
+                    return Poll::Ready(match bytes {
+                        0 if self.plain.is_empty() => Err(Broken::Garbled),
+                        // What came before is as good as ever, and the failure is met again behind it.
+                        _ => Ok(Read { bytes, then: Then::Unknown }),
+                    });
                 }
             };
             match arrived.get(used..).unwrap_or_default() {
