@@ -20,6 +20,7 @@ mod stage;
 mod tcp;
 mod sni;
 mod proxy_protocol;
+mod server_tls;
 mod hostile;
 mod balance;
 mod health;

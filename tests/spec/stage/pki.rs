@@ -50,7 +50,7 @@ impl Pair {
         CertificateDer::pem_file_iter(&self.cert).unwrap().map(Result::unwrap).collect()
     }
 
-    fn private_key(&self) -> PrivateKeyDer<'static> {
+    pub fn private_key(&self) -> PrivateKeyDer<'static> {
         PrivateKeyDer::from_pem_file(&self.key).unwrap()
     }
 }
