@@ -21,8 +21,8 @@ use crate::net::address::{Endpoint, ServerAddr};
 use crate::net::dial::First;
 use crate::net::stream::Stream;
 
-/// How many names one server's sessions are kept for: it is asked for one, and a reload may change that.
-const NAMES: usize = 4;
+/// How many sessions are kept to be resumed with one server: as many as rustls keeps for one name.
+const SESSIONS: usize = 8;
 
 /// Whose certificates a server may show.
 #[derive(Clone, Debug)]
@@ -115,7 +115,7 @@ impl ServerSettings {
             return Arc::clone(before);
         }
         let mut config = self.config.clone();
-        config.resumption = Resumption::store(Arc::new(ClientSessionMemoryCache::new(NAMES)));
+        config.resumption = Resumption::store(Arc::new(ClientSessionMemoryCache::new(SESSIONS)));
         if log_keys {
             config.key_log = Arc::new(KeyLogFile::new());
         }

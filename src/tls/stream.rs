@@ -40,6 +40,9 @@ thread_local! {
 pub trait Engine {
     /// What rustls tells the sides apart by.
     type Data;
+    /// Whether the other side may leave without a word once we have said that nothing more will come: most clients do
+    /// when they have their answer. A server that does so may have lost its answer on the way.
+    const MAY_LEAVE: bool;
     /// Takes in ciphertext.
     fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
     /// What was agreed upon.
@@ -53,6 +56,7 @@ pub type ToServer = UnbufferedClientConnection;
 
 impl Engine for ToClient {
     type Data = ServerConnectionData;
+    const MAY_LEAVE: bool = true;
 
     fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(incoming)
@@ -65,6 +69,7 @@ impl Engine for ToClient {
 
 impl Engine for ToServer {
     type Data = ClientConnectionData;
+    const MAY_LEAVE: bool = false;
 
     fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(incoming)
@@ -91,6 +96,8 @@ pub struct TlsStream<E> {
     ended: bool,
     /// We have.
     closed: bool,
+    /// The other side has said something since.
+    spoke_on: bool,
     /// Why the connection is of no use any more.
     broken: Option<Box<Error>>,
 }
@@ -107,6 +114,7 @@ impl<E: Engine> TlsStream<E> {
             may_wait: false,
             ended: false,
             closed: false,
+            spoke_on: false,
             broken: None,
         }
     }
@@ -237,6 +245,7 @@ impl<E: Engine> TlsStream<E> {
                     while let Some(record) = traffic.next_record() {
                         let record = record?;
                         discard += record.discard;
+                        self.spoke_on |= self.closed;
                         match plain.get_mut(*filled..*filled + record.payload.len()) {
                             // Only in its place: what is kept comes after all that was handed out.
                             Some(room) if self.plain.is_empty() => {
@@ -340,6 +349,10 @@ impl<E: Engine> Wire for TlsStream<E> {
                 return Poll::Ready(Err(Broken::Garbled));
             };
             let fresh = ready!(self.socket.poll_recv(cx, room)).map_err(Broken::System)?.bytes;
+            if fresh == 0 && E::MAY_LEAVE && self.closed && !self.spoke_on && kept == 0 {
+                self.ended = true;
+                break;
+            }
             if fresh == 0 {
                 return Poll::Ready(Err(Broken::Truncated));
             }

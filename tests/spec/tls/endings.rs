@@ -188,6 +188,25 @@ async fn a_client_that_closes_without_a_close_notify_is_a_reset_to_the_server_an
 }
 
 #[tokio::test]
+async fn a_client_that_was_told_the_end_may_leave_without_a_word_unless_it_has_gone_on_speaking() {
+    let server = Server::saying("all there is").await;
+    let ending = Ending::before(&server).await;
+    for (count, client) in (1..).zip(&ending.clients) {
+        for (word, reason) in [(&b""[..], Reason::Done), (b"more", Reason::ClientTruncated)] {
+            let mut stream = ending.shake(client).await;
+            let mut answer = String::new();
+            within("the answer", stream.read_to_string(&mut answer)).await.unwrap();
+            assert_eq!(answer, "all there is");
+            stream.write_all(word).await.unwrap();
+            stream.flush().await.unwrap();
+            // The end of TCP alone.
+            stream.get_mut().0.shutdown().await.unwrap();
+            ending.instance.ended(reason, count).await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_resets_is_a_reset_to_the_server() {
     let (server, mut heard) = reader().await;
     let ending = Ending::before(&server).await;
