@@ -280,6 +280,12 @@ impl Program {
         Self::start_by(Command::new(env!("CARGO_BIN_EXE_portreeve")).args(["run", "-c"]), configuration)
     }
 
+    /// The same with a variable in its environment.
+    pub fn start_with(variable: &str, value: &Path, configuration: &str) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_portreeve"));
+        Self::start_by(command.env(variable, value).args(["run", "-c"]), configuration)
+    }
+
     /// The same by a command that takes the path of the configuration as its last argument.
     fn start_by(command: &mut Command, configuration: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();

@@ -4,6 +4,7 @@ mod certificates;
 mod clients;
 mod endings;
 mod hostile;
+mod key_log;
 mod reload;
 mod sessions;
 
