@@ -167,8 +167,7 @@ async fn find_server(
     let mut arrived = arrive(record, client, listener).await?;
     arrived.set_abandoned(true);
     let offers = |protocol: &[u8]| arrived.protocols.iter().any(|offered| **offered == *protocol);
-    let name = record.more_if_any().and_then(|more| more.server_name.as_deref());
-    let Some(pool) = snapshot.route(listener, name, offers) else {
+    let Some(pool) = snapshot.route(listener, arrived.asked_for.as_deref(), offers) else {
         return Err(Reason::NoRoute);
     };
     record.routed(pool.pool.name());

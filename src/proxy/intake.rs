@@ -25,6 +25,8 @@ pub(super) struct Arrived {
     pub(super) end: ClientEnd,
     /// What it has sent for the server so far.
     pub(super) early: Vec<u8>,
+    /// The server name that it asked for itself, in its ClientHello: routes go by nothing else.
+    pub(super) asked_for: Option<Box<str>>,
     /// What it offered, or agreed on where TLS ends here, by ALPN.
     pub(super) protocols: Vec<Box<[u8]>>,
     /// What it connected to, as the proxy in front says.
@@ -35,7 +37,8 @@ pub(super) struct Arrived {
 
 impl Arrived {
     fn plain(socket: Stream, early: Vec<u8>) -> Self {
-        Self { end: ClientEnd::Plain(socket), early, protocols: Vec::new(), destination: None, screened: false }
+        let end = ClientEnd::Plain(socket);
+        Self { end, early, asked_for: None, protocols: Vec::new(), destination: None, screened: false }
     }
 
     /// Whether to close with a reset when it is dropped.
@@ -226,9 +229,9 @@ async fn sniff(
         return Err(Refused::After(failed));
     }
     if server_name.is_some() {
-        record.more().server_name = server_name;
+        record.more().server_name.clone_from(&server_name);
     }
-    Ok(Arrived { protocols: alpn, ..Arrived::plain(socket, early) })
+    Ok(Arrived { asked_for: server_name, protocols: alpn, ..Arrived::plain(socket, early) })
 }
 
 async fn terminate(
@@ -253,12 +256,15 @@ async fn terminate(
     let outcome = if resumed { Handshake::Resumed } else { Handshake::Full };
     record.listener().shook_hands(record.desk.worker, stream.version(), outcome);
     let more = record.more();
-    more.server_name = server_name;
+    if server_name.is_some() {
+        more.server_name.clone_from(&server_name);
+    }
     more.tls = Some(stream.version());
     more.identity = identity;
     Ok(Arrived {
         early: stream.take_early(),
         end: ClientEnd::Tls(stream),
+        asked_for: server_name,
         protocols: alpn.into_iter().collect(),
         destination: None,
         screened: false,

@@ -38,7 +38,7 @@ pub(super) struct Record {
 /// What is known of a connection that has said more than its address.
 #[derive(Debug, Default)]
 pub(super) struct More {
-    /// The server name that the client asked for.
+    /// The server name that the client asked for: by its own word, or else by that of the proxy in front.
     pub(super) server_name: Option<Box<str>>,
     /// The version of TLS spoken with the client.
     pub(super) tls: Option<TlsVersion>,
@@ -75,11 +75,6 @@ impl Record {
     /// It was made on behalf of this client.
     pub(super) fn set_client(&mut self, client: ClientAddr) {
         self.client = client;
-    }
-
-    /// What else is known of it, if anything is.
-    pub(super) fn more_if_any(&self) -> Option<&More> {
-        self.more.as_deref()
     }
 
     /// What else is known of it.

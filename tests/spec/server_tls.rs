@@ -4,16 +4,12 @@ mod checks;
 mod endings;
 mod trust;
 
-use std::sync::Arc;
-
 use portreeve::ending::Reason;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::ServerConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
-use crate::stage::pki::{Pair, Pki, shake};
+use crate::stage::pki::{Pair, Pki, provider, shake};
 use crate::stage::secure::secure_echo;
 use crate::stage::{Instance, Server, balancing, eventually, hear, listening, within};
 
@@ -24,24 +20,12 @@ fn tls(pki: &Pki, more: &str) -> String {
 
 /// What a server needs that shows this certificate and speaks TLS 1.2 only.
 fn old_server(own: &Pair) -> ServerConfig {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    ServerConfig::builder_with_provider(provider)
+    ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS12])
         .unwrap()
         .with_no_client_auth()
         .with_single_cert(own.chain(), own.private_key())
         .unwrap()
-}
-
-/// What a client needs that trusts this root and speaks TLS 1.2 only.
-fn old_client(pki: &Pki) -> ClientConfig {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(pki.root()).unwrap()).unwrap();
-    ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .with_protocol_versions(&[&rustls::version::TLS12])
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth()
 }
 
 /// Says something to an echo and hears it again, to the end.
@@ -117,7 +101,7 @@ async fn tls_can_end_at_the_listener_and_begin_again_towards_the_server() {
     let front = format!("tls = {{ certificates = [{}] }}", outside.issue(&["www.example.com"]).entry());
     let text = listening(&front, &[server.address], &tls(&inside, "server_name = \"db.internal\""));
     let instance = Instance::start(&text).await;
-    for config in [outside.client(None), old_client(&outside)] {
+    for config in [outside.client(None), outside.client_of(&[&rustls::version::TLS12], None)] {
         let mut client = shake(config, instance.address("web"), "www.example.com").await.unwrap();
         client.write_all(b"hello").await.unwrap();
         client.shutdown().await.unwrap();

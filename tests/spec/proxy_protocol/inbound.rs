@@ -5,12 +5,11 @@ use std::net::SocketAddr;
 use portreeve::ending::Reason;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
-use tokio_rustls::TlsConnector;
 
 use super::{ADDRESSES, AUTHORITY, CRC32C, LOCAL, PROXY, TCP4, TCP6, UNIQUE_ID, UNIX, UNSPEC};
 use super::{SIGNATURE, tlv, v2, with_checksum};
 use crate::stage::access::AccessLog;
-use crate::stage::pki::{Pki, shake};
+use crate::stage::pki::{Pki, shake, shake_over};
 use crate::stage::{Instance, Server, hear, is_reset, listening, reader, within};
 
 /// Every client of these tests is a proxy whose word is taken.
@@ -281,9 +280,7 @@ async fn the_header_comes_before_the_tls_that_ends_at_the_listener() {
     let instance = Instance::start(&log.of(&text)).await;
     let mut stream = instance.connect().await;
     stream.write_all(LINE).await.unwrap();
-    let connector = TlsConnector::from(std::sync::Arc::new(pki.client(None)));
-    let shaken = connector.connect("example.com".try_into().unwrap(), stream);
-    let mut client = within("a handshake", shaken).await.unwrap();
+    let mut client = shake_over(stream, pki.client(None), "example.com").await.unwrap();
     client.write_all(b"hello").await.unwrap();
     client.shutdown().await.unwrap();
     let mut answer = String::new();

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::{converse, handshakes, old_server, tls};
 use crate::stage::access::AccessLog;
-use crate::stage::pki::{Pki, welcome};
+use crate::stage::pki::{Pki, provider, welcome};
 use crate::stage::secure::secure_echo;
 use crate::stage::{Instance, Program, Server, balancing, hear, is_reset, within};
 
@@ -42,7 +42,6 @@ fn wrong(pki: &Pki) -> [(&'static str, ServerConfig); 4] {
         params.not_before = date_time_ymd(2199, 1, 1);
         params.not_after = date_time_ymd(2200, 1, 1);
     });
-    // This root calls itself the same as all of the tests'.
     let other = Pki::new();
     [
         ("UnknownIssuer", other.server(&other.issue(&["127.0.0.1"]))),
@@ -143,9 +142,8 @@ async fn a_server_that_asks_for_a_certificate_is_shown_one() {
     let (own, ours) = (pki.issue(&["127.0.0.1"]), clients.issue(&["portreeve"]));
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(clients.root()).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(&provider)).build().unwrap();
-    let config = ServerConfig::builder_with_provider(provider)
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider()).build().unwrap();
+    let config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_client_cert_verifier(verifier)
