@@ -76,22 +76,19 @@ impl Watch {
     async fn follow(mut self, mut events: mpsc::Receiver<()>, commands: mpsc::WeakSender<Command>) {
         loop {
             self.watch_folders();
-            // Between being read for the last try and being watched, they may have changed without an event.
+            let quiet =
+                async { while tokio::time::timeout(QUIET, events.recv()).await.is_ok_and(|event| event.is_some()) {} };
+            let _busy_folder = tokio::time::timeout(LONGEST_WAIT, quiet).await;
+            // Whether or not there was an event: they may have changed after being read and before being watched.
             let content = read(&self.path).await;
             if content == self.last && !self.others_changed().await {
-                tokio::select! {
-                    event = events.recv() => if event.is_none() { return },
-                    changed = self.files.changed() => {
-                        if changed.is_err() {
-                            return;
-                        }
-                        continue;
-                    }
-                }
-                let quiet = async {
-                    while tokio::time::timeout(QUIET, events.recv()).await.is_ok_and(|event| event.is_some()) {}
+                let goes_on = tokio::select! {
+                    event = events.recv() => event.is_some(),
+                    changed = self.files.changed() => changed.is_ok(),
                 };
-                let _busy_folder = tokio::time::timeout(LONGEST_WAIT, quiet).await;
+                if !goes_on {
+                    return;
+                }
                 continue;
             }
             self.last = content;
