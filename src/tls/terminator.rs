@@ -17,7 +17,7 @@ use crate::route::{HostPattern, Hosts};
 use crate::units::Secret;
 
 /// How many sessions of clients that know no tickets a policy remembers, at most.
-const SESSIONS: usize = 4096;
+const SESSIONS: usize = 256;
 
 /// How many tickets a client is given with each handshake of TLS 1.3. A client that connects anew gets another, so more
 /// are of use to those alone that open several connections at once.
