@@ -177,7 +177,7 @@ async fn find_server(
     let mut server = connect(record, pool, first, &header).await?;
     if arrived.screened {
         let until = Instant::now() + listener.timeouts.idle;
-        no_longer_than(until, screen(record, &mut arrived, &mut server)).await?;
+        Box::pin(no_longer_than(until, screen(record, &mut arrived, &mut server))).await?;
     }
     arrived.set_abandoned(false);
     let Arrived { end, early, .. } = arrived;

@@ -75,7 +75,9 @@ pub(super) async fn arrive(record: &mut Record, socket: Stream, listener: &Liste
         return Ok(arrived);
     }
     let deadline = record.accepted() + listener.timeouts.handshake;
-    let failed = match timeout_at(deadline, listen(record, socket, early, listener, must_announce)).await {
+    // Large, and of no use to plain connections, which would carry the room for it.
+    let listening = Box::pin(listen(record, socket, early, listener, must_announce));
+    let failed = match timeout_at(deadline, listening).await {
         Ok(Ok(arrived)) => return Ok(arrived),
         Ok(Err(Refused::For(reason))) => return Err(reason),
         Ok(Err(Refused::After(failed))) => Some(failed),
@@ -92,7 +94,7 @@ pub(super) async fn arrive(record: &mut Record, socket: Stream, listener: &Liste
     if terminates {
         record.listener().shook_hands(record.desk.worker, failed.version, failed.outcome);
     }
-    failed.take_leave().await;
+    Box::pin(failed.take_leave()).await;
     // To a client that TLS does not end for here, a name without a route is no fault of its TLS.
     let no_route = !terminates && failed.outcome == Handshake::UnknownName;
     Err(if no_route { Reason::NoRoute } else { reasons::of_handshake(failed.outcome) })
