@@ -163,7 +163,7 @@ impl Snapshot {
             let model::Front::Tls(settings) = &listener.front else { return Vec::new() };
             let each = settings.certificates().flat_map(|certificate| {
                 let until = certificate.facts.not_after;
-                certificate.names.iter().map(move |name| (&listener.name, name.to_string(), until))
+                certificate.known_by().into_iter().map(move |name| (&listener.name, name, until))
             });
             each.collect()
         })

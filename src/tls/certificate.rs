@@ -83,6 +83,16 @@ impl Certificate {
         Ok(Self { signer: Arc::new(signer), facts, names })
     }
 
+    /// The names it is known by in metrics and logs: those it is chosen for, or else what it says of itself.
+    #[must_use]
+    pub fn known_by(&self) -> Vec<String> {
+        if self.names.is_empty() {
+            let Facts { alternative_names, subject, .. } = &self.facts;
+            return vec![alternative_names.first().unwrap_or(subject).clone()];
+        }
+        self.names.iter().map(ToString::to_string).collect()
+    }
+
     /// Its bytes, so that it can be told from another.
     pub(super) fn bytes(&self) -> impl Iterator<Item = &[u8]> {
         // The key has the certificate's public half, so it needs no mention.

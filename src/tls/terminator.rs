@@ -200,6 +200,8 @@ impl fmt::Debug for Settings {
 struct Table {
     all: Vec<Arc<Certificate>>,
     by_name: Hosts<Vec<Arc<Certificate>>>,
+    /// For clients that ask for no name, or for none of these: the first, and those of the same name with another key.
+    default: Vec<Arc<Certificate>>,
 }
 
 impl Table {
@@ -208,12 +210,18 @@ impl Table {
         let mut by_name: Hosts<Vec<Arc<Certificate>>> = Hosts::default();
         let mut ranked: Vec<&Arc<Certificate>> = all.iter().collect();
         ranked.sort_by_key(|certificate| certificate.rank());
-        for certificate in ranked {
+        for certificate in &ranked {
             for name in &certificate.names {
                 by_name.entry(name, Vec::new).push(Arc::clone(certificate));
             }
         }
-        Self { all, by_name }
+        let default = match all.first().map(|first| first.names.first()) {
+            Some(Some(name)) => {
+                ranked.into_iter().filter(|certificate| certificate.names.contains(name)).cloned().collect()
+            }
+            Some(None) | None => all.iter().take(1).cloned().collect(),
+        };
+        Self { all, by_name, default }
     }
 
     fn knows(&self, name: &str) -> bool {
@@ -222,17 +230,8 @@ impl Table {
 
     /// The certificate for a client that asks for `name` and can verify what `suits` says.
     fn choose(&self, name: Option<&str>, suits: impl Fn(&Certificate) -> bool) -> Option<&Arc<Certificate>> {
-        let named = name.and_then(|name| self.by_name.certificate_for(name)).map(Vec::as_slice);
-        // The default is the first certificate, together with those of the same names but another kind of key.
-        let default = || {
-            let first = self.all.first()?;
-            let alike = first.names.first().and_then(|name| match name {
-                HostPattern::Exact(name) => self.by_name.certificate_for(name),
-                HostPattern::Below(_) => None,
-            });
-            Some(alike.map_or(std::slice::from_ref(first), Vec::as_slice))
-        };
-        let candidates = named.or_else(default)?;
+        let named = name.and_then(|name| self.by_name.certificate_for(name));
+        let candidates = named.unwrap_or(&self.default);
         candidates.iter().find(|certificate| suits(certificate)).or_else(|| candidates.first())
     }
 }

@@ -142,6 +142,23 @@ async fn of_two_certificates_for_a_name_a_client_gets_the_one_it_can_verify_and_
 }
 
 #[tokio::test]
+async fn a_client_that_asks_for_none_of_the_names_gets_that_of_the_first_which_it_can_verify() {
+    let pki = Pki::new();
+    let names = ["*.example.com", "elsewhere.net"];
+    let pairs = [pki.issue_rsa(&names), pki.issue(&names)];
+    // Nobody who asks for the other name is meant by these.
+    let entries = pairs.each_ref().map(|pair| pair.entry().replace(" }", ", names = [\"*.example.com\"] }"));
+    let instance = Fronted::by(&format!("certificates = [{}]", entries.join(", "))).await;
+    let schemes = [SignatureScheme::RSA_PSS_SHA256, SignatureScheme::ECDSA_NISTP256_SHA256];
+    for (scheme, expected) in schemes.into_iter().zip(&pairs) {
+        let config = verifying(&pki, &[scheme]);
+        let mut client = shake(config, instance.address("web"), "elsewhere.net").await.unwrap();
+        echoes(&mut client).await.unwrap();
+        assert_eq!(shown(&client), expected.chain()[0], "{scheme:?}");
+    }
+}
+
+#[tokio::test]
 async fn the_whole_chain_of_the_file_is_shown() {
     let pki = Pki::new();
     let pair = pki.issue_chained(&["example.com"]);

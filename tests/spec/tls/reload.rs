@@ -167,12 +167,14 @@ async fn how_long_certificates_are_still_valid_is_shown_in_the_metrics() {
         pki.issue(&["example.com", "*.example.com"]),
         pki.issue_with(&["expired.org"], |params| params.not_after = date_time_ymd(2021, 1, 1)),
     );
-    let instance = Fronted::by(&certificates(&[&good, &expired])).await;
+    let nameless = pki.issue(&["127.0.0.1"]);
+    let instance = Fronted::by(&certificates(&[&good, &expired, &nameless])).await;
     let left = |name| {
         let series = format!("portreeve_tls_certificate_expiry_seconds{{listener=\"web\",name=\"{name}\"}}");
         instance.metric(&series).unwrap_or_else(|| panic!("no {series}"))
     };
     assert!(left("example.com") > 1e8 && left("*.example.com") > 1e8);
+    assert!(left("127.0.0.1") > 1e8, "one without a host name is known by what else it says");
     assert!(left("expired.org") < -1e8);
     // A client that does not look is served all the same: the listener has nothing better to show.
     let refused = shake(pki.client(None), instance.address("web"), "expired.org").await.unwrap_err();
