@@ -77,18 +77,18 @@ pub(super) async fn arrive(record: &mut Record, socket: Stream, listener: &Liste
     let deadline = record.accepted() + listener.timeouts.handshake;
     // Large, and of no use to plain connections, which would carry the room for it.
     let listening = Box::pin(listen(record, socket, early, listener, must_announce));
-    let failed = match timeout_at(deadline, listening).await {
+    let outcome = timeout_at(deadline, listening).await;
+    let terminates = matches!(listener.front, Front::Tls(_));
+    let mut failed = match outcome {
         Ok(Ok(arrived)) => return Ok(arrived),
         Ok(Err(Refused::For(reason))) => return Err(reason),
-        Ok(Err(Refused::After(failed))) => Some(failed),
-        Err(_elapsed) => None,
-    };
-    let terminates = matches!(listener.front, Front::Tls(_));
-    let Some(mut failed) = failed else {
-        if terminates {
-            record.listener().shook_hands(record.desk.worker, TlsVersion::None, Handshake::Timeout);
+        Ok(Err(Refused::After(failed))) => failed,
+        Err(_elapsed) => {
+            if terminates {
+                record.listener().shook_hands(record.desk.worker, TlsVersion::None, Handshake::Timeout);
+            }
+            return Err(Reason::HandshakeTimeout);
         }
-        return Err(Reason::HandshakeTimeout);
     };
     record.failed(&failed);
     if terminates {
