@@ -111,12 +111,6 @@ impl<T> Hosts<T> {
     pub fn certificate_for(&self, name: &str) -> Option<&T> {
         self.exact.get(name).or_else(|| self.below.get(parents(name).next()?))
     }
-
-    /// Whether there is nothing.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.exact.is_empty() && self.below.is_empty()
-    }
 }
 
 /// What server names and the protocols offered with them lead to (SNI and ALPN).

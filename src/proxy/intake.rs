@@ -217,21 +217,21 @@ async fn sniff(
     listener: &Listener,
 ) -> Result<Arrived, Refused> {
     let sniffed = make_out(record, &socket, &mut early).await?;
-    let (is_tls, server_name, alpn) = match sniffed {
-        Sniffed::Hello(Hello { server_name, alpn, .. }) => (true, server_name, alpn),
-        Sniffed::Incomplete | Sniffed::NotTls | Sniffed::Malformed(_) => (false, None, Vec::new()),
-    };
-    if !listener.leads_on(server_name.as_deref(), |protocol| alpn.iter().any(|offered| **offered == *protocol)) {
-        if !is_tls {
-            record.failed("it did not begin with a ClientHello");
-            return Err(Reason::TlsError.into());
+    let Sniffed::Hello(hello) = sniffed else {
+        if listener.leads_on(None, |_| false) {
+            return Ok(Arrived::plain(socket, early));
         }
-        let failed = unknown_name(socket, "there is no route for the name and protocols it asked for");
-        record.more().server_name = server_name;
-        return Err(Refused::After(failed));
-    }
+        record.failed("it did not begin with a ClientHello");
+        return Err(Reason::TlsError.into());
+    };
+    let leads_on = listener.leads_on(hello.server_name.as_deref(), |protocol| hello.offers(protocol));
+    let Hello { server_name, alpn, .. } = hello;
     if server_name.is_some() {
         record.more().server_name.clone_from(&server_name);
+    }
+    if !leads_on {
+        let failed = unknown_name(socket, "there is no route for the name and protocols it asked for");
+        return Err(Refused::After(failed));
     }
     Ok(Arrived { asked_for: server_name, protocols: alpn, ..Arrived::plain(socket, early) })
 }
