@@ -18,6 +18,7 @@ pub mod task; // every spawned task is named, counted, told to stop and awaited
 
 // Parts: each does one thing and reports; none of them logs or counts.
 pub mod route; // from a host name to whatever it is for
+pub mod admission; // who may ask for what: networks, names and passwords
 pub mod relay; // bytes both ways between two streams: copy, splice, half-close, deadlines
 pub mod tls; // certificates, handshakes with clients and servers, ClientHello without terminating
 

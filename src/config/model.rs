@@ -1,5 +1,7 @@
 //! What was asked for, complete and checked: no `Option` that means "unset", no name that leads nowhere.
 
+pub mod http;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;

@@ -111,6 +111,24 @@ impl Networks {
         Ok(())
     }
 
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.networks.is_empty() && !self.unix
+    }
+
+    /// How many bits the most specific of them that a client is from has; `None` if it is from none.
+    #[must_use]
+    pub fn closest(&self, client: &ClientAddr) -> Option<u8> {
+        match client {
+            ClientAddr::Tcp(address) => {
+                let of = self.networks.iter().filter(|network| network.contains(&address.ip()));
+                of.map(IpNet::prefix_len).max()
+            }
+            ClientAddr::Unix => self.unix.then_some(0),
+        }
+    }
+
     /// Whether a client is from one of them.
     #[must_use]
     pub fn contain(&self, client: &ClientAddr) -> bool {

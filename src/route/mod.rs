@@ -1,5 +1,7 @@
 //! From a host name to whatever it is for: exact names and wildcards, the most specific first. It knows no pools.
 
+pub mod http;
+
 use std::collections::HashMap;
 use std::fmt;
 
