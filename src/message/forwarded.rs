@@ -1,0 +1,469 @@
+//! What a proxy says of the client it speaks for: `Forwarded` (RFC 7239) and the `X-Forwarded-*` it grew out of, and what it
+//! makes of what proxies before it have said.
+//!
+//! What strangers say is never passed on. What trusted proxies say is added to, and of the scheme, the host and the port,
+//! which only the first proxy knows, theirs is kept.
+
+use std::io::Write as _;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use super::list;
+use crate::net::address::{ClientAddr, Networks};
+
+/// What is known of a request here.
+#[derive(Clone, Copy, Debug)]
+pub struct Hop<'a> {
+    /// From where it came to us: the peer, or whom the peer's PROXY header names.
+    pub peer: ClientAddr,
+    /// Whether what the peer says of others is believed.
+    pub trusted: bool,
+    /// `http` or `https`: how it came to us.
+    pub scheme: &'static str,
+    /// The port it came to; a unix socket has none.
+    pub port: Option<u16>,
+    /// The host it asks for, as `Host` has it; may be empty.
+    pub host: &'a [u8],
+}
+
+/// What the request says already: the values of each of the fields, in their order.
+#[derive(Clone, Copy, Debug)]
+pub struct Said<I> {
+    /// Those of `Forwarded`.
+    pub forwarded: I,
+    /// Those of `X-Forwarded-For`.
+    pub for_: I,
+    /// Those of `X-Forwarded-Proto`.
+    pub proto: I,
+    /// Those of `X-Forwarded-Host`.
+    pub host: I,
+    /// Those of `X-Forwarded-Port`.
+    pub port: I,
+}
+
+/// The names of the fields that [`Forwarding`] replaces, in its order.
+pub const NAMES: [&str; 5] =
+    ["forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port"];
+
+/// What is said to the server. The buffer is used again for the next request.
+#[derive(Clone, Debug, Default)]
+pub struct Forwarding {
+    bytes: Vec<u8>,
+    /// Where the value of each name ends; it begins where the one before ends.
+    ends: [usize; NAMES.len()],
+}
+
+impl Forwarding {
+    /// Puts together what is said of a request, in place of what was said of the one before.
+    pub fn write<'v, I: Iterator<Item = &'v [u8]> + Clone>(&mut self, hop: &Hop<'_>, said: Said<I>) {
+        self.bytes.clear();
+        let out = &mut self.bytes;
+        // What strangers say counts as nothing said.
+        let heard = |values: I| values.map(<[u8]>::trim_ascii).filter(|value| hop.trusted && !value.is_empty());
+        let (for_, proto, host) = (heard(said.for_), heard(said.proto), heard(said.host));
+
+        // A quote that a stranger began, and that a proxy passed on, must not hide what we say.
+        let forwarded = heard(said.forwarded).filter(|value| !list::leaves_a_quote_open(value));
+        if !join(out, forwarded) {
+            // Servers that read `Forwarded` read nothing else, and would take the proxy before us for the client.
+            translate(out, for_.clone(), first(proto.clone()), first(host.clone()));
+        }
+        element(out, Node::of(&hop.peer), Some(hop.scheme.as_bytes()), Some(hop.host));
+        let forwarded = out.len();
+
+        if join(out, for_) {
+            out.extend_from_slice(b", ");
+        }
+        Node::of(&hop.peer).write_bare(out);
+        let for_ = out.len();
+
+        if !join(out, proto.clone()) {
+            out.extend_from_slice(hop.scheme.as_bytes());
+        }
+        let proto_end = out.len();
+
+        if !join(out, host) {
+            out.extend_from_slice(hop.host);
+        }
+        let host = out.len();
+
+        if !join(out, heard(said.port)) {
+            // The port that goes with the scheme the client used, if that is only known from a proxy.
+            let port = match first(proto) {
+                Some(b"https" | b"wss") => Some(443),
+                Some(b"http" | b"ws") => Some(80),
+                Some(_) | None => hop.port,
+            };
+            if let Some(port) = port {
+                text(out, format_args!("{port}"));
+            }
+        }
+        self.ends = [forwarded, for_, proto_end, host, out.len()];
+    }
+
+    /// The fields to be sent in place of all that have one of [`NAMES`]; one without a value is left out.
+    pub fn fields(&self) -> impl Iterator<Item = (&'static str, &[u8])> {
+        let starts = std::iter::once(0).chain(self.ends);
+        NAMES.into_iter().zip(starts.zip(self.ends)).filter_map(|(name, (start, end))| {
+            let value = self.bytes.get(start..end).unwrap_or_default();
+            (!value.is_empty()).then_some((name, value))
+        })
+    }
+}
+
+/// On whose behalf a request was made: `X-Forwarded-For` is read from its end, past those whose word is taken. What is no
+/// address ends that, as nobody trusted has written it. An address without a port gets the port 0.
+#[must_use]
+pub fn real_client<'v>(
+    trusted: &Networks,
+    peer: ClientAddr,
+    x_forwarded_for: impl Iterator<Item = &'v [u8]>,
+) -> ClientAddr {
+    if !trusted.contain(&peer) {
+        return peer;
+    }
+    // Read from the front, so that nothing has to be remembered: of a run of trusted ones at the end, the stranger before
+    // it is the answer, or else its first.
+    let mut found = None;
+    for entry in x_forwarded_for.flat_map(entries) {
+        found = match parse_entry(entry).map(ClientAddr::Tcp) {
+            None => None,
+            Some(client) if trusted.contain(&client) => found.or(Some(client)),
+            stranger => stranger,
+        };
+    }
+    found.unwrap_or(peer)
+}
+
+/// What stands between commas, be there quotes or not: `X-Forwarded-For` has none, and one that a stranger began must not hide
+/// what comes behind it.
+fn entries(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|entry| !entry.is_empty())
+}
+
+/// The first of what a field lists.
+fn first<'v>(values: impl Iterator<Item = &'v [u8]>) -> Option<&'v [u8]> {
+    values.flat_map(entries).next()
+}
+
+/// `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:80`.
+fn parse_entry(entry: &[u8]) -> Option<SocketAddr> {
+    let entry = std::str::from_utf8(entry).ok()?;
+    let address = match entry.parse::<IpAddr>() {
+        Ok(ip) => SocketAddr::new(ip, 0),
+        Err(_) => match entry.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            Some(inner) => SocketAddr::new(inner.parse::<Ipv6Addr>().ok()?.into(), 0),
+            None => entry.parse().ok()?,
+        },
+    };
+    Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
+}
+
+/// Somebody on the way of a request, as far as that is told.
+#[derive(Clone, Copy, Debug)]
+enum Node {
+    Ip(IpAddr),
+    Unix,
+    Unknown,
+}
+
+impl Node {
+    fn of(client: &ClientAddr) -> Self {
+        match client {
+            ClientAddr::Tcp(address) => Self::Ip(address.ip().to_canonical()),
+            ClientAddr::Unix => Self::Unix,
+        }
+    }
+
+    /// As `Forwarded` has it (RFC 7239 §6).
+    fn write_identifier(self, out: &mut Vec<u8>) {
+        match self {
+            Self::Ip(IpAddr::V4(ip)) => text(out, format_args!("{ip}")),
+            Self::Ip(IpAddr::V6(ip)) => text(out, format_args!("\"[{ip}]\"")),
+            Self::Unix => text(out, format_args!("_unix")),
+            Self::Unknown => text(out, format_args!("unknown")),
+        }
+    }
+
+    /// As `X-Forwarded-For` has it.
+    fn write_bare(self, out: &mut Vec<u8>) {
+        match self {
+            Self::Ip(ip) => text(out, format_args!("{ip}")),
+            Self::Unix | Self::Unknown => text(out, format_args!("unknown")),
+        }
+    }
+}
+
+/// Puts values behind each other as one list; whether there was any.
+fn join<'v>(out: &mut Vec<u8>, values: impl Iterator<Item = &'v [u8]>) -> bool {
+    let mut any = false;
+    for value in values {
+        if any {
+            out.extend_from_slice(b", ");
+        }
+        out.extend_from_slice(value);
+        any = true;
+    }
+    any
+}
+
+/// Says in the words of `Forwarded` what was said in `X-Forwarded-*` (RFC 7239 §7.4): the scheme and the host are of the first
+/// of those whom it was forwarded for. Without any of them nothing is said.
+fn translate<'v>(
+    out: &mut Vec<u8>,
+    for_: impl Iterator<Item = &'v [u8]>,
+    mut proto: Option<&[u8]>,
+    mut host: Option<&[u8]>,
+) {
+    for entry in for_.flat_map(entries) {
+        let node = parse_entry(entry).map_or(Node::Unknown, |address| Node::Ip(address.ip()));
+        element(out, node, proto.take(), host.take());
+    }
+}
+
+/// One element of `Forwarded`, behind those that are there.
+fn element(out: &mut Vec<u8>, node: Node, proto: Option<&[u8]>, host: Option<&[u8]>) {
+    if !out.is_empty() {
+        out.extend_from_slice(b", ");
+    }
+    out.extend_from_slice(b"for=");
+    node.write_identifier(out);
+    for (name, value) in [("host=", host), ("proto=", proto)] {
+        let Some(value) = value.filter(|value| !value.is_empty() && value.iter().all(|byte| is_text(*byte))) else {
+            continue;
+        };
+        out.push(b';');
+        out.extend_from_slice(name.as_bytes());
+        quote(out, value);
+    }
+}
+
+/// Writes a value as a token if it is one, and else as a quoted string (RFC 9110 §5.6.4).
+fn quote(out: &mut Vec<u8>, value: &[u8]) {
+    if value.iter().all(|byte| is_token_byte(*byte)) {
+        return out.extend_from_slice(value);
+    }
+    out.push(b'"');
+    for byte in value {
+        if matches!(byte, b'"' | b'\\') {
+            out.push(b'\\');
+        }
+        out.push(*byte);
+    }
+    out.push(b'"');
+}
+
+fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+fn is_text(byte: u8) -> bool {
+    byte == b' ' || byte == b'\t' || byte.is_ascii_graphic() || byte >= 0x80
+}
+
+/// Writing to a buffer in memory cannot fail.
+fn text(out: &mut Vec<u8>, words: std::fmt::Arguments<'_>) {
+    let _ = out.write_fmt(words);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PEER: &str = "192.0.2.7:4711";
+
+    fn hop(peer: &str, trusted: bool) -> Hop<'static> {
+        let peer = if peer == "unix" { ClientAddr::Unix } else { ClientAddr::Tcp(peer.parse().unwrap()) };
+        Hop { peer, trusted, scheme: "http", port: Some(8080), host: b"example.com" }
+    }
+
+    fn networks(all: &[&str]) -> Networks {
+        let mut networks = Networks::default();
+        all.iter().for_each(|network| networks.add(network).unwrap());
+        networks
+    }
+
+    /// What is sent after these fields were received.
+    fn sent(hop: &Hop<'_>, received: &[(&str, &str)]) -> Vec<String> {
+        let values: Vec<Vec<&[u8]>> = NAMES
+            .iter()
+            .map(|name| received.iter().filter(|field| field.0 == *name).map(|field| field.1.as_bytes()).collect())
+            .collect();
+        let [forwarded, for_, proto, host, port] = [0, 1, 2, 3, 4].map(|place: usize| values[place].iter().copied());
+        let mut forwarding = Forwarding::default();
+        forwarding.write(&hop_of_another_request(), Said { forwarded, for_, proto, host, port });
+        let [forwarded, for_, proto, host, port] = [0, 1, 2, 3, 4].map(|place: usize| values[place].iter().copied());
+        forwarding.write(hop, Said { forwarded, for_, proto, host, port });
+        forwarding.fields().map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value))).collect()
+    }
+
+    fn hop_of_another_request() -> Hop<'static> {
+        Hop { host: b"another.example", ..hop("[2001:db8::ff]:1", true) }
+    }
+
+    const SAID: &[(&str, &str)] = &[
+        ("forwarded", "for=198.51.100.1;proto=https"),
+        ("x-forwarded-for", "198.51.100.1"),
+        ("x-forwarded-for", " 198.51.100.2, 198.51.100.3 "),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-host", "shop.example"),
+        ("x-forwarded-port", "8443"),
+    ];
+
+    #[test]
+    fn what_strangers_say_is_replaced() {
+        let made = [
+            "forwarded: for=192.0.2.7;host=example.com;proto=http",
+            "x-forwarded-for: 192.0.2.7",
+            "x-forwarded-proto: http",
+            "x-forwarded-host: example.com",
+            "x-forwarded-port: 8080",
+        ];
+        assert_eq!(sent(&hop(PEER, false), SAID), made);
+        assert_eq!(sent(&hop(PEER, false), &[]), made);
+        assert_eq!(sent(&hop(PEER, true), &[]), made, "a trusted peer that says nothing is the client");
+    }
+
+    #[test]
+    fn what_trusted_proxies_say_is_added_to_or_kept() {
+        let added = [
+            "forwarded: for=198.51.100.1;proto=https, for=192.0.2.7;host=example.com;proto=http",
+            "x-forwarded-for: 198.51.100.1, 198.51.100.2, 198.51.100.3, 192.0.2.7",
+            "x-forwarded-proto: https",
+            "x-forwarded-host: shop.example",
+            "x-forwarded-port: 8443",
+        ];
+        assert_eq!(sent(&hop(PEER, true), SAID), added);
+    }
+
+    #[test]
+    fn a_quote_that_is_left_open_hides_nothing() {
+        let open = [("forwarded", "for=198.51.100.1"), ("forwarded", "for=\"198.51.100.2")];
+        assert_eq!(
+            sent(&hop(PEER, true), &open)[0],
+            "forwarded: for=198.51.100.1, for=192.0.2.7;host=example.com;proto=http"
+        );
+    }
+
+    #[test]
+    fn empty_values_are_as_good_as_none() {
+        let empty: Vec<(&str, &str)> = NAMES.iter().map(|name| (*name, " ")).collect();
+        assert_eq!(sent(&hop(PEER, true), &empty), sent(&hop(PEER, true), &[]));
+    }
+
+    #[test]
+    fn what_a_proxy_says_in_the_old_fields_alone_is_said_in_the_new_one_too() {
+        let old: Vec<_> = SAID.iter().copied().filter(|(name, _)| *name != "forwarded").collect();
+        assert_eq!(
+            sent(&hop(PEER, true), &old)[0],
+            "forwarded: for=198.51.100.1;host=shop.example;proto=https, for=198.51.100.2, for=198.51.100.3, \
+             for=192.0.2.7;host=example.com;proto=http"
+        );
+        let odd = [("x-forwarded-for", "2001:db8::1, nonsense\", [2001:db8::2]:80")];
+        assert_eq!(
+            sent(&hop(PEER, true), &odd)[0],
+            "forwarded: for=\"[2001:db8::1]\", for=unknown, for=\"[2001:db8::2]\", \
+             for=192.0.2.7;host=example.com;proto=http"
+        );
+    }
+
+    #[test]
+    fn the_port_goes_with_the_scheme_if_only_that_is_told() {
+        for (proto, port) in [("https", "443"), ("http", "80"), ("wss", "443"), ("gopher", "8080")] {
+            let sent = sent(&hop(PEER, true), &[("x-forwarded-proto", proto)]);
+            assert_eq!(
+                sent[2..],
+                [
+                    format!("x-forwarded-proto: {proto}"),
+                    "x-forwarded-host: example.com".to_owned(),
+                    format!("x-forwarded-port: {port}")
+                ]
+            );
+        }
+    }
+
+    #[test]
+    fn nodes_are_written_as_each_field_has_them() {
+        for (peer, new, old) in [
+            ("192.0.2.7:1", "192.0.2.7", "192.0.2.7"),
+            ("[2001:db8::7]:1", "\"[2001:db8::7]\"", "2001:db8::7"),
+            ("[::ffff:192.0.2.7]:1", "192.0.2.7", "192.0.2.7"),
+            ("unix", "_unix", "unknown"),
+        ] {
+            let sent = sent(&Hop { port: None, ..hop(peer, false) }, &[]);
+            assert_eq!(sent[0], format!("forwarded: for={new};host=example.com;proto=http"));
+            assert_eq!(sent[1], format!("x-forwarded-for: {old}"));
+            assert_eq!(sent.len(), 4, "no port is known");
+        }
+    }
+
+    #[test]
+    fn a_host_is_quoted_where_it_is_no_token() {
+        for (host, written) in [
+            ("example.com:8080", ";host=\"example.com:8080\""),
+            ("[2001:db8::1]", ";host=\"[2001:db8::1]\""),
+            ("a\"b\\c", ";host=\"a\\\"b\\\\c\""),
+            ("a\r\nb", ""),
+            ("", ""),
+        ] {
+            let sent = sent(&Hop { host: host.as_bytes(), ..hop(PEER, false) }, &[]);
+            assert_eq!(sent[0], format!("forwarded: for=192.0.2.7{written};proto=http"));
+        }
+    }
+
+    #[test]
+    fn the_client_is_the_last_one_that_is_not_trusted() {
+        let trusted = networks(&["10.0.0.0/8", "2001:db8:1::/48"]);
+        let peer = ClientAddr::Tcp("10.0.0.1:5".parse().unwrap());
+        for (values, client) in [
+            ("", "10.0.0.1:5"),
+            ("198.51.100.1", "198.51.100.1:0"),
+            ("203.0.113.9, 198.51.100.1", "198.51.100.1:0"),
+            ("203.0.113.9, 198.51.100.1, 10.0.0.2", "198.51.100.1:0"),
+            ("198.51.100.1|10.0.0.3|10.0.0.2", "198.51.100.1:0"),
+            ("10.0.0.9, 10.0.0.2", "10.0.0.9:0"),
+            ("10.0.0.9, 198.51.100.1, 10.0.0.3, 10.0.0.2", "198.51.100.1:0"),
+            ("198.51.100.1:77, [2001:db8:1::5]:80", "198.51.100.1:77"),
+            ("[2001:db8:2::5]", "[2001:db8:2::5]:0"),
+            ("2001:db8:2::5, 2001:db8:1::5", "[2001:db8:2::5]:0"),
+            ("198.51.100.1, , 10.0.0.2,", "198.51.100.1:0"),
+            ("198.51.100.1, ::ffff:10.0.0.2", "198.51.100.1:0"),
+        ] {
+            let values = values.split('|').map(str::as_bytes);
+            assert_eq!(real_client(&trusted, peer, values).to_string(), client);
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_ends_the_search_for_the_client() {
+        let trusted = networks(&["10.0.0.0/8"]);
+        let peer = ClientAddr::Tcp("10.0.0.1:5".parse().unwrap());
+        for bad in [
+            "unknown",
+            "\"",
+            "10.0.0",
+            "10.0.0.300",
+            "[10.0.0.1]",
+            "2001:db8::g",
+            "fe80::1%eth0",
+            "\u{fc}",
+            "10.0.0.2:",
+        ] {
+            let client = |values: String| real_client(&trusted, peer, [values.as_bytes()].into_iter()).to_string();
+            assert_eq!(client(format!("198.51.100.1, {bad}")), "10.0.0.1:5", "{bad:?}");
+            assert_eq!(client(format!("198.51.100.1, {bad}, 10.0.0.2")), "10.0.0.2:0", "{bad:?}");
+            assert_eq!(client(format!("{bad}, 198.51.100.1")), "198.51.100.1:0", "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_stranger_is_the_client_whatever_it_says() {
+        let peer = ClientAddr::Tcp("203.0.113.5:5".parse().unwrap());
+        assert_eq!(real_client(&networks(&["10.0.0.0/8"]), peer, [&b"10.0.0.2"[..]].into_iter()), peer);
+        assert_eq!(
+            real_client(&networks(&["10.0.0.0/8"]), ClientAddr::Unix, [&b"1.1.1.1"[..]].into_iter()),
+            ClientAddr::Unix
+        );
+        let client = real_client(&networks(&["unix"]), ClientAddr::Unix, [&b"1.1.1.1"[..]].into_iter());
+        assert_eq!(client.to_string(), "1.1.1.1:0");
+    }
+}

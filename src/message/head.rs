@@ -1,0 +1,252 @@
+//! The head of a message: its fields in the order they came in, as spans over the bytes that came.
+//!
+//! Nothing is copied or looked up to take one in but what its fields are called, and the two buffers a head has are used
+//! again for the next one, so that a request costs no allocation here. Heads of HTTP/2 are laid out in the same form.
+
+use super::token;
+
+/// A part of a head's bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    start: u16,
+    end: u16,
+}
+
+impl Span {
+    /// The bytes from `start` to `end`. Heads are bounded so that both fit; beyond that it is empty.
+    #[must_use]
+    pub fn new(start: usize, end: usize) -> Self {
+        match (u16::try_from(start), u16::try_from(end)) {
+            (Ok(start), Ok(end)) => Self { start, end },
+            _ => Self::default(),
+        }
+    }
+
+    /// The bytes it stands for.
+    #[must_use]
+    pub fn of(self, bytes: &[u8]) -> &[u8] {
+        bytes.get(usize::from(self.start)..usize::from(self.end)).unwrap_or_default()
+    }
+
+    /// Where it begins.
+    #[must_use]
+    pub fn start(self) -> usize {
+        usize::from(self.start)
+    }
+
+    /// Whether it stands for none.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.start == self.end
+    }
+}
+
+/// What a proxy does with a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It concerns this connection, or how a body is framed on it: never passed on as it is.
+    Hop,
+    /// Of a request, the proxy writes it itself; of a response, it is passed on.
+    Ours,
+    /// It is passed on.
+    End,
+}
+
+macro_rules! known {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal $role:ident,)*) => {
+        /// A field that means something to a proxy.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Known {
+            $($(#[$doc])* $variant,)*
+            /// Any other.
+            Other,
+        }
+
+        impl Known {
+            /// Which one has this name, in any case.
+            #[must_use]
+            pub fn of(name: &[u8]) -> Self {
+                // The compiler makes this a jump by length; names of other lengths are never compared.
+                $(if name.len() == $name.len() && name.eq_ignore_ascii_case($name.as_bytes()) {
+                    return Self::$variant;
+                })*
+                Self::Other
+            }
+
+            /// What a proxy does with it.
+            #[must_use]
+            pub const fn role(self) -> Role {
+                match self {
+                    $(Self::$variant => Role::$role,)*
+                    Self::Other => Role::End,
+                }
+            }
+        }
+    };
+}
+
+known! {
+    /// Host (RFC 9110 §7.2)
+    Host = "host" Ours,
+    /// Content-Length (RFC 9110 §8.6)
+    ContentLength = "content-length" Hop,
+    /// Transfer-Encoding (RFC 9112 §6.1)
+    TransferEncoding = "transfer-encoding" Hop,
+    /// Connection (RFC 9110 §7.6.1)
+    Connection = "connection" Hop,
+    /// Keep-Alive, of HTTP/1.0
+    KeepAlive = "keep-alive" Hop,
+    /// Proxy-Connection, of nobody any more
+    ProxyConnection = "proxy-connection" Hop,
+    /// Proxy-Authorization: for this hop
+    ProxyAuthorization = "proxy-authorization" Hop,
+    /// Proxy-Authenticate: for this hop
+    ProxyAuthenticate = "proxy-authenticate" Hop,
+    /// HTTP2-Settings, of an upgrade to HTTP/2 that is not offered (RFC 9113 §3.1)
+    Http2Settings = "http2-settings" Hop,
+    /// TE (RFC 9110 §10.1.4)
+    Te = "te" Hop,
+    /// Trailer (RFC 9110 §6.6.2)
+    Trailer = "trailer" End,
+    /// Upgrade (RFC 9110 §7.8)
+    Upgrade = "upgrade" Hop,
+    /// Expect (RFC 9110 §10.1.1)
+    Expect = "expect" Ours,
+    /// Via (RFC 9110 §7.6.3)
+    Via = "via" Ours,
+    /// Forwarded (RFC 7239)
+    Forwarded = "forwarded" Ours,
+    /// X-Forwarded-For
+    XForwardedFor = "x-forwarded-for" Ours,
+    /// X-Forwarded-Proto
+    XForwardedProto = "x-forwarded-proto" Ours,
+    /// X-Forwarded-Host
+    XForwardedHost = "x-forwarded-host" Ours,
+    /// X-Forwarded-Port
+    XForwardedPort = "x-forwarded-port" Ours,
+    /// X-Request-Id
+    XRequestId = "x-request-id" Ours,
+    /// Traceparent (W3C Trace Context)
+    Traceparent = "traceparent" Ours,
+    /// Tracestate
+    Tracestate = "tracestate" Ours,
+    /// Cookie
+    Cookie = "cookie" End,
+    /// Authorization
+    Authorization = "authorization" End,
+    /// Accept
+    Accept = "accept" End,
+    /// Accept-Encoding
+    AcceptEncoding = "accept-encoding" End,
+    /// Content-Type
+    ContentType = "content-type" End,
+    /// grpc-timeout
+    GrpcTimeout = "grpc-timeout" End,
+    /// grpc-status
+    GrpcStatus = "grpc-status" End,
+    /// Sec-WebSocket-Key, of HTTP/1 alone (RFC 8441 §5)
+    SecWebSocketKey = "sec-websocket-key" End,
+    /// Sec-WebSocket-Accept, of HTTP/1 alone
+    SecWebSocketAccept = "sec-websocket-accept" End,
+}
+
+/// A field: a name and a value, without the spaces around it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Field {
+    name: Span,
+    value: Span,
+    /// Which one it is.
+    pub known: Known,
+}
+
+/// The fields of a head, and all its bytes.
+#[derive(Clone, Debug, Default)]
+pub struct Fields {
+    pub(super) bytes: Vec<u8>,
+    fields: Vec<Field>,
+}
+
+impl Fields {
+    /// Forgets everything and keeps the buffers.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.fields.clear();
+    }
+
+    /// All its bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// How many fields there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.fields.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.fields.is_empty()
+    }
+
+    /// The fields in their order: which each is, its name and its value.
+    pub fn iter(&self) -> impl Iterator<Item = (Known, &[u8], &[u8])> {
+        self.fields.iter().map(|field| (field.known, field.name.of(&self.bytes), field.value.of(&self.bytes)))
+    }
+
+    /// The values of one that is known.
+    pub fn values(&self, known: Known) -> impl Iterator<Item = &[u8]> + Clone {
+        self.fields.iter().filter(move |field| field.known == known).map(|field| field.value.of(&self.bytes))
+    }
+
+    /// The first value of one that is known.
+    #[must_use]
+    pub fn first(&self, known: Known) -> Option<&[u8]> {
+        self.values(known).next()
+    }
+
+    /// Where the first value of one that is known stands.
+    #[must_use]
+    pub fn span_of(&self, known: Known) -> Option<Span> {
+        self.fields.iter().find(|field| field.known == known).map(|field| field.value)
+    }
+
+    /// Whether there is such a field.
+    #[must_use]
+    pub fn has(&self, known: Known) -> bool {
+        self.fields.iter().any(|field| field.known == known)
+    }
+
+    /// The values of the fields of a name, in any case.
+    pub fn named<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        self.iter().filter(move |(_, own, _)| own.eq_ignore_ascii_case(name)).map(|(_, _, value)| value)
+    }
+
+    /// Whether one of the values, each of which is a list, has this part, in any case.
+    #[must_use]
+    pub fn lists(&self, known: Known, part: &[u8]) -> bool {
+        self.values(known).flat_map(token::list).any(|own| own.eq_ignore_ascii_case(part))
+    }
+
+    /// Adds a field whose bytes are there already.
+    pub(super) fn note(&mut self, name: Span, value: Span) {
+        let known = Known::of(name.of(&self.bytes));
+        self.fields.push(Field { name, value, known });
+    }
+
+    /// Adds bytes, and says where they are.
+    pub fn append(&mut self, bytes: &[u8]) -> Span {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
+        Span::new(start, self.bytes.len())
+    }
+
+    /// Adds a field.
+    pub fn push(&mut self, name: &[u8], value: &[u8]) {
+        let name = self.append(name);
+        let value = self.append(value);
+        self.note(name, value);
+    }
+}

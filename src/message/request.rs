@@ -1,0 +1,242 @@
+//! The head of a request, from HTTP/1 bytes to what is asked for.
+
+use super::framing::{self, Length};
+use super::head::{Fields, Known, Span};
+use super::line::{Fault, Limits, Line, Progress};
+use super::target::{Authority, Target};
+use super::token::{self, is_token};
+use super::version::Version;
+
+/// The longest method that is taken for one.
+const LONGEST_METHOD: usize = 64;
+
+/// The head of a request, or as much of it as has arrived. What it holds is used again for the next one.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// Its fields, and all its bytes. While a head is read, what has arrived goes here.
+    pub fields: Fields,
+    progress: Progress,
+    method: Span,
+    authority: Span,
+    path: Span,
+    query: Option<Span>,
+    /// The host in lower case, without port and closing dot; empty if none was named.
+    pub host: String,
+    /// The port that was named with it.
+    pub port: Option<u16>,
+    /// The version it was sent in.
+    pub version: Version,
+    /// How long its body is.
+    pub length: Length,
+    /// The protocol that an extended CONNECT asks for (RFC 8441 §4), or else an `Upgrade` that `Connection` lists.
+    pub upgrade: Option<Span>,
+    /// Whether the client waits for a word before it sends the body.
+    pub expects_continue: bool,
+    /// Whether the client would send another request on the connection.
+    pub keeps_alive: bool,
+}
+
+/// How far a head has been read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parsed {
+    /// More has to arrive.
+    Partial,
+    /// It is whole, and this many bytes long.
+    Whole(usize),
+}
+
+impl Request {
+    /// Forgets everything and keeps the buffers.
+    pub fn clear(&mut self) {
+        self.fields.clear();
+        self.host.clear();
+        let (fields, host) = (std::mem::take(&mut self.fields), std::mem::take(&mut self.host));
+        *self = Self { fields, host, ..Self::default() };
+    }
+
+    /// Adds what has arrived of a head of HTTP/1; what follows the head may be among it.
+    pub fn arrived(&mut self, bytes: &[u8]) {
+        self.fields.bytes.extend_from_slice(bytes);
+    }
+
+    /// Whether nothing has arrived.
+    #[must_use]
+    pub fn is_blank(&self) -> bool {
+        self.fields.bytes.is_empty()
+    }
+
+    /// Reads on in what has arrived. When it is whole, what followed it is moved to `rest`.
+    ///
+    /// # Errors
+    /// What is wrong with it. Nothing that was read can be relied on then but the method and the target, which may be empty.
+    pub fn parse(&mut self, limits: &Limits, rest: &mut Vec<u8>) -> Result<Parsed, Fault> {
+        loop {
+            match self.progress.advance(&mut self.fields, limits)? {
+                Line::Partial => return Ok(Parsed::Partial),
+                Line::First(line) => self.read_first_line(line)?,
+                Line::End(end) => {
+                    rest.extend_from_slice(self.fields.bytes.get(end..).unwrap_or_default());
+                    self.fields.bytes.truncate(end);
+                    self.interpret()?;
+                    return Ok(Parsed::Whole(end));
+                }
+            }
+        }
+    }
+
+    fn read_first_line(&mut self, line: Span) -> Result<(), Fault> {
+        let (start, bytes) = (line.start(), line.of(self.fields.bytes()));
+        let mut parts = bytes.split(|byte| *byte == b' ');
+        let (Some(method), Some(target), Some(version), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(Fault::Malformed("its first line is not a method, a target and a version"));
+        };
+        if !is_token(method) || method.len() > LONGEST_METHOD {
+            return Err(Fault::Malformed("its method is none"));
+        }
+        self.version = Version::parse(version).ok_or(Fault::Malformed("its version is not HTTP/1.1 or HTTP/1.0"))?;
+        let begin = start + method.len() + 1;
+        let whole = Target::parse(target, method)?;
+        let place = |part: &[u8]| {
+            // Both are parts of the same bytes, but for a path that was left out.
+            let offset = (part.as_ptr().addr()).wrapping_sub(target.as_ptr().addr());
+            (offset <= target.len()).then(|| Span::new(begin + offset, begin + offset + part.len()))
+        };
+        let (authority, path, query) =
+            (whole.authority.and_then(place), place(whole.path), whole.query.and_then(place));
+        self.method = Span::new(start, start + method.len());
+        self.authority = authority.unwrap_or_default();
+        self.path = path.unwrap_or_default();
+        self.query = query;
+        Ok(())
+    }
+
+    /// Decides what the fields of HTTP/1 mean, once all are there.
+    fn interpret(&mut self) -> Result<(), Fault> {
+        let fields = &self.fields;
+        let mut hosts = fields.values(Known::Host);
+        let host = hosts.next();
+        if hosts.next().is_some() {
+            return Err(Fault::Malformed("it names two hosts"));
+        }
+        let named = host.map(Authority::parse).transpose()?;
+        let in_effect = match (self.authority.is_empty(), named) {
+            (false, _) => Some(Authority::parse(self.authority.of(fields.bytes()))?),
+            (true, None) if self.version == Version::Http11 => return Err(Fault::Malformed("it names no host")),
+            (true, named) => named,
+        };
+        if host.is_none() && self.version == Version::Http11 {
+            return Err(Fault::Malformed("it names no host"));
+        }
+        self.port = in_effect.and_then(|authority| authority.port);
+        if let Some(authority) = in_effect {
+            authority.write_host(&mut self.host);
+        }
+        self.length = framing::of_request(fields, self.version)?;
+        let listed = |part| fields.lists(Known::Connection, part);
+        self.keeps_alive = match self.version {
+            Version::Http10 => listed(b"keep-alive") && !listed(b"close"),
+            Version::Http11 | Version::Http2 => !listed(b"close"),
+        };
+        self.expects_continue = match fields.first(Known::Expect) {
+            None => false,
+            Some(_) if self.version == Version::Http10 => false,
+            Some(expected) if expected.eq_ignore_ascii_case(b"100-continue") => !self.length.is_empty(),
+            Some(_) => return Err(Fault::Malformed("it expects something else than 100-continue")),
+        };
+        let may_upgrade = self.version == Version::Http11 && self.length.is_empty() && listed(b"upgrade");
+        // To HTTP/2 nobody changes any more (RFC 9113 §3.1): a server that did would be asked past the routes.
+        let to_http2 = |span: &Span| token::list(span.of(fields.bytes())).any(|to| to.eq_ignore_ascii_case(b"h2c"));
+        self.upgrade = fields.span_of(Known::Upgrade).filter(|span| may_upgrade && !to_http2(span));
+        Ok(())
+    }
+
+    /// The method.
+    #[must_use]
+    pub fn method(&self) -> &[u8] {
+        self.method.of(self.fields.bytes())
+    }
+
+    /// Whether only the head of the response is wanted.
+    #[must_use]
+    pub fn is_head(&self) -> bool {
+        self.method() == b"HEAD"
+    }
+
+    /// Whether it may be sent twice and do no more than once (RFC 9110 §9.2.2).
+    #[must_use]
+    pub fn is_idempotent(&self) -> bool {
+        matches!(self.method(), b"GET" | b"HEAD" | b"OPTIONS" | b"PUT" | b"DELETE" | b"TRACE")
+    }
+
+    /// The host with its port, as the client wrote it: by the target if that has one, else by `Host`.
+    #[must_use]
+    pub fn authority(&self) -> &[u8] {
+        match self.authority.is_empty() {
+            false => self.authority.of(self.fields.bytes()),
+            true => self.fields.first(Known::Host).unwrap_or_default(),
+        }
+    }
+
+    /// The path as it was sent.
+    #[must_use]
+    pub fn path(&self) -> &[u8] {
+        match self.path.of(self.fields.bytes()) {
+            // An absolute target without one (RFC 9112 §3.2.1); for OPTIONS it is the server itself (§3.2.4).
+            b"" if self.method() == b"OPTIONS" && !self.method.is_empty() => b"*",
+            b"" => b"/",
+            path => path,
+        }
+    }
+
+    /// What follows the question mark, if there is one.
+    #[must_use]
+    pub fn query(&self) -> Option<&[u8]> {
+        self.query.map(|query| query.of(self.fields.bytes()))
+    }
+
+    /// It asks to change to this protocol.
+    pub fn set_upgrade(&mut self, protocol: &[u8]) {
+        self.upgrade = Some(self.fields.append(protocol));
+    }
+
+    /// The protocol that it asks to change to.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<&[u8]> {
+        self.upgrade.map(|upgrade| upgrade.of(self.fields.bytes()))
+    }
+
+    /// Begins a head that came in another form than the bytes of HTTP/1: its method, its authority and its path with query.
+    ///
+    /// # Errors
+    /// As for those of HTTP/1.
+    pub fn begin(
+        &mut self,
+        version: Version,
+        method: &[u8],
+        authority: Option<&[u8]>,
+        path: &[u8],
+    ) -> Result<(), Fault> {
+        self.clear();
+        self.version = version;
+        if !is_token(method) || method.len() > LONGEST_METHOD {
+            return Err(Fault::Malformed("its method is none"));
+        }
+        self.method = self.fields.append(method);
+        if let Some(authority) = authority {
+            let parsed = Authority::parse(authority)?;
+            self.port = parsed.port;
+            parsed.write_host(&mut self.host);
+            self.authority = self.fields.append(authority);
+        }
+        if path == b"*" && method == b"OPTIONS" {
+            self.path = self.fields.append(path);
+            return Ok(());
+        }
+        let target = Target::of_path(None, path)?;
+        self.path = self.fields.append(target.path);
+        self.query = target.query.map(|query| self.fields.append(query));
+        Ok(())
+    }
+}

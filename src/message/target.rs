@@ -1,0 +1,166 @@
+//! What a request asks for: the host and the path in effect.
+
+use std::borrow::Cow;
+use std::net::Ipv6Addr;
+
+use super::line::Fault;
+use super::token::{is_host_byte, is_path, is_query};
+
+/// A request target, taken apart; places in its bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Target<'a> {
+    /// The authority, where the target has one.
+    pub authority: Option<&'a [u8]>,
+    /// The path; `*` for the server itself.
+    pub path: &'a [u8],
+    /// What follows the question mark, if there is one.
+    pub query: Option<&'a [u8]>,
+}
+
+impl<'a> Target<'a> {
+    /// Takes a target of HTTP/1 apart: `/path?query`, `http://host/path?query`, or `*` with OPTIONS (RFC 9112 §3.2). The
+    /// form of CONNECT is refused: no tunnel is made for anybody.
+    ///
+    /// # Errors
+    /// When it is none of these, or a segment of its path is `.` or `..`, which no client sends and which servers resolve.
+    pub fn parse(target: &'a [u8], method: &[u8]) -> Result<Self, Fault> {
+        if method == b"CONNECT" {
+            return Err(Fault::Malformed("CONNECT is not served"));
+        }
+        if target == b"*" && method == b"OPTIONS" {
+            return Ok(Self { authority: None, path: target, query: None });
+        }
+        let scheme = [b"http://".as_slice(), b"https://"];
+        let absolute = scheme.into_iter().find_map(|scheme| {
+            let (own, rest) = target.split_at_checked(scheme.len())?;
+            own.eq_ignore_ascii_case(scheme).then_some(rest)
+        });
+        let Some(rest) = absolute else { return Self::of_path(None, target) };
+        let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
+        let (authority, rest) = rest.split_at_checked(end).unwrap_or_default();
+        // It would be taken for a target that names none.
+        if authority.is_empty() {
+            return Err(BAD_HOST);
+        }
+        match rest.first() {
+            Some(b'/') => Self::of_path(Some(authority), rest),
+            Some(_) => Err(Fault::Malformed("its target has no path before the query")),
+            None => Ok(Self { authority: Some(authority), path: b"/", query: None }),
+        }
+    }
+
+    /// A path with a query, perhaps of another authority than the header names.
+    ///
+    /// # Errors
+    /// As for [`Target::parse`].
+    pub fn of_path(authority: Option<&'a [u8]>, target: &'a [u8]) -> Result<Self, Fault> {
+        let (path, query) = match memchr::memchr(b'?', target) {
+            Some(at) => (target.get(..at).unwrap_or_default(), target.get(at + 1..)),
+            None => (target, None),
+        };
+        if !is_path(path) || !query.is_none_or(is_query) {
+            return Err(Fault::Malformed("its target is no path"));
+        }
+        if memchr::memchr2(b'.', b'%', path).is_some() && path.split(|byte| *byte == b'/').any(is_dots) {
+            return Err(Fault::Malformed("its path has a segment `.` or `..`"));
+        }
+        Ok(Self { authority, path, query })
+    }
+}
+
+/// Whether a segment is `.` or `..`, written in whatever way (RFC 3986 §6.2.2.3).
+fn is_dots(segment: &[u8]) -> bool {
+    let mut rest = segment;
+    let mut dots = 0;
+    while !rest.is_empty() {
+        rest = match rest {
+            [b'.', rest @ ..] | [b'%', b'2', b'e' | b'E', rest @ ..] => rest,
+            _ => return false,
+        };
+        dots += 1;
+    }
+    matches!(dots, 1 | 2)
+}
+
+/// The path as routes compare it: with what is percent-encoded and need not be decoded (RFC 3986 §6.2.2.2) and without
+/// doubled slashes, since servers take `//%61dmin` for `/admin`.
+#[must_use]
+pub fn normal_path(path: &[u8]) -> Cow<'_, [u8]> {
+    let is_doubled = || path.windows(2).any(|pair| pair == b"//");
+    if memchr::memchr(b'%', path).is_none() && !is_doubled() {
+        return Cow::Borrowed(path);
+    }
+    let mut normal: Vec<u8> = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((first, tail)) = rest.split_first() {
+        let (byte, tail) = match tail {
+            [high, low, tail @ ..] if *first == b'%' => match decoded(*high, *low) {
+                Some(byte) => (byte, tail),
+                None => (*first, rest.get(1..).unwrap_or_default()),
+            },
+            _ => (*first, tail),
+        };
+        if !(byte == b'/' && normal.last() == Some(&b'/')) {
+            normal.push(byte);
+        }
+        rest = tail;
+    }
+    Cow::Owned(normal)
+}
+
+fn decoded(high: u8, low: u8) -> Option<u8> {
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let byte = u8::try_from(digit(high)? * 16 + digit(low)?).ok()?;
+    (byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')).then_some(byte)
+}
+
+/// A host and perhaps a port, as in `Host` (RFC 9110 §7.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Authority<'a> {
+    /// The host, with the brackets of an IPv6 address.
+    pub host: &'a [u8],
+    /// The port.
+    pub port: Option<u16>,
+}
+
+impl<'a> Authority<'a> {
+    /// Takes an authority apart.
+    ///
+    /// # Errors
+    /// When it is none, is empty, or names a user.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, Fault> {
+        let (host, rest) = match bytes.first() {
+            Some(b'[') => {
+                let end = memchr::memchr(b']', bytes).ok_or(BAD_HOST)?;
+                let inner = bytes.get(1..end).and_then(|inner| std::str::from_utf8(inner).ok());
+                inner.and_then(|inner| inner.parse::<Ipv6Addr>().ok()).ok_or(BAD_HOST)?;
+                bytes.split_at_checked(end + 1).unwrap_or_default()
+            }
+            _ => {
+                let end = bytes.iter().position(|byte| !is_host_byte(*byte)).unwrap_or(bytes.len());
+                bytes.split_at_checked(end).unwrap_or_default()
+            }
+        };
+        let port = match rest {
+            [] => None,
+            [b':'] => None,
+            [b':', digits @ ..] if digits.iter().all(u8::is_ascii_digit) => {
+                Some(std::str::from_utf8(digits).ok().and_then(|port| port.parse().ok()).ok_or(BAD_HOST)?)
+            }
+            _ => return Err(BAD_HOST),
+        };
+        if host.is_empty() {
+            return Err(BAD_HOST);
+        }
+        Ok(Self { host, port })
+    }
+
+    /// Writes the host as routes compare it: in lower case, without a closing dot.
+    pub fn write_host(&self, into: &mut String) {
+        let host = self.host.strip_suffix(b".").unwrap_or(self.host);
+        into.clear();
+        into.extend(host.iter().map(|byte| char::from(byte.to_ascii_lowercase())));
+    }
+}
+
+const BAD_HOST: Fault = Fault::Malformed("its host is none");
