@@ -3,9 +3,10 @@
 
 usage: benches/compare.py [--peers ours,haproxy,nginx] [--scen l4_cps,...] [--secs 5] [--rounds 3] [--workers 2]
 
-Needs on PATH: nginx (backend and peer; Debian: nginx libnginx-mod-stream), haproxy, wrk, iperf3, openssl; and a release
-build. The tls_ scenarios end TLS at the proxy and go on in plain TCP; every connection of tls_cps
-is a full handshake, while those of tls_res resume a session.
+Needs on PATH: nginx (backend and peer; Debian: nginx libnginx-mod-stream), haproxy, wrk, h2load (nghttp2-client), iperf3,
+openssl; and a release build. The tls_ scenarios end TLS at the proxy and go on in plain TCP; every connection of tls_cps
+is a full handshake, while those of tls_res resume a session. The h1_, https_ and h2_ scenarios are HTTP at the proxy, which
+keeps its connections to the servers.
 Other places: NGINX_BIN and HAPROXY_BIN name the binaries; OURS is the start command of ours
 (default: target/release/portreeve run -c CONFIG). A peer can be added as name=command. Files go to $BENCH_RUN or a fresh
 temporary folder.
@@ -69,6 +70,10 @@ def wrk(url, secs, conns, close=False):
     o = sh(c); n = int(re.search(r"(\d+) requests in", o)[1]); r = float(re.search(r"Requests/sec:\s+([\d.]+)", o)[1])
     p99 = conv(re.search(r"99%\s+(\S+)", o)[1]); err = "Socket errors" in o or "Non-2xx" in o
     return n, r, p99, (re.search(r"(Socket errors.*|Non-2xx.*)", o)[1] if err else "")
+def h2load(url, secs, conns, streams):
+    o = sh(["h2load", "-t1", f"-c{conns}", f"-m{streams}", "-D", str(secs), "--warm-up-time=0", url])
+    m = re.search(r"requests: (\d+) total.*?(\d+) succeeded, (\d+) failed", o, re.S); n = int(m[2])
+    return n, n / secs, conv(re.search(r"time for request:\s+\S+\s+(\S+)", o)[1]), ("" if m[3] == "0" else f"failed {m[3]}")
 def iperf(port, secs, rev):
     o = json.loads(sh(["iperf3", "-c", "127.0.0.1", "-p", str(port), "-t", str(secs), "-P", "2", "-J"] + (["-R"] if rev else [])))
     b = o["end"]["sum_received"]["bytes"]; return b / 2**30, b * 8 / secs / 1e9, 0, ""
@@ -98,13 +103,21 @@ SC = {  # name: (port, unit, fn)
   "tls_rps":  (8003, "msg",  lambda s, p: wrk("https://localhost:{port}/", s, 64)),
   "tls_big":  (8003, "MiB",  lambda s, p: wrk("https://localhost:{port}/big", s, 16)),
   "tls_idle": (8003, "KiB",  lambda s, p: idle("{port}", p, 2000, True)),
+  "h1_rps":   (8002, "req",  lambda s, p: wrk("http://localhost:{port}/", s, 64)),
+  "h1_cps":   (8002, "conn", lambda s, p: wrk("http://localhost:{port}/", s, 64, True)),
+  "h1_big":   (8002, "req",  lambda s, p: wrk("http://localhost:{port}/big", s, 16)),
+  "h1_idle":  (8002, "KiB",  lambda s, p: idle("{port}", p)),
+  "https_rps": (8006, "req", lambda s, p: wrk("https://localhost:{port}/", s, 64)),
+  "https_cps": (8006, "hs",  lambda s, p: handshakes("{port}", s)),
+  "h2_rps":   (8006, "req",  lambda s, p: h2load("https://localhost:{port}/", s, 8, 16)),
 }
 def fit(name, text):
-    """Debian's nginx keeps stream in a module."""
+    """Debian's nginx keeps stream in a module and, before 1.25.1, spells http2 on the listen line."""
     if name != "nginx.conf": return text
     v = subprocess.run([BIN["nginx"], "-V"], capture_output=True, text=True).stderr
     if "--with-stream=dynamic" in v: text = "load_module /usr/lib/nginx/modules/ngx_stream_module.so;\n" + text
-    return text
+    n = tuple(int(x) for x in re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", v).groups())
+    return text if n >= (1, 25, 1) else text.replace(" http2 on;", "").replace("8006 ssl ", "8006 ssl http2 ")
 def main():
     a = argparse.ArgumentParser(); a.add_argument("--peers", default="ours,haproxy,nginx"); a.add_argument("--scen", default=",".join(SC)); a.add_argument("--secs", type=int, default=5); a.add_argument("--rounds", type=int, default=3); a.add_argument("--workers", type=int, default=2); a.add_argument("--json", default="")
     a = a.parse_args(); os.makedirs(RUN, exist_ok=True)
@@ -123,7 +136,7 @@ def main():
                 for peer in a.peers.split(","):
                     name, _, cmd = peer.partition("=")
                     if name == "direct":
-                        if sc == "l4_idle" or sc.startswith("tls"): continue
+                        if sc.endswith("_idle") or sc.startswith(("tls", "h2", "https")): continue
                         pid, pr, tgt = procs[0].pid, None, 9005 if "bulk" in sc else 9001
                     else:
                         c = (cmd or CMDS[name]).format(R=RUN, W=a.workers, **BIN)
@@ -132,7 +145,7 @@ def main():
                         time.sleep(0.7); pid = pr.pid
                     try:
                         code = fn.__code__
-                        g = {"wrk": lambda u, *x, **k: wrk(u.replace("{port}", str(tgt)), *x, **k), "iperf": lambda p, *x: iperf(tgt, *x), "handshakes": lambda p, *x: handshakes(tgt, *x), "idle": lambda p, *x: idle(tgt, *x)}
+                        g = {"wrk": lambda u, *x, **k: wrk(u.replace("{port}", str(tgt)), *x, **k), "h2load": lambda u, *x: h2load(u.replace("{port}", str(tgt)), *x), "iperf": lambda p, *x: iperf(tgt, *x), "handshakes": lambda p, *x: handshakes(tgt, *x), "idle": lambda p, *x: idle(tgt, *x)}
                         f2 = type(fn)(code, g); c0, (u0, s0) = sched_cpu(pid), cpu(pid)
                         n, rate, p99, note = f2(a.secs, pid); c1, (u1, s1) = sched_cpu(pid), cpu(pid)
                         per = (c1 - c0) / n * 1e6 if name != "direct" else 0; us = (u1 - u0) / max(1e-9, (u1 - u0 + s1 - s0))

@@ -7,8 +7,10 @@
 //! watching" on one thread and "start to watch, then read" on another cannot both miss each other, and a watcher that is
 //! told of a change sees it. (On x86-64 such loads and counted adds cost what weaker ones do.)
 
+mod outlier;
+
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwapOption;
@@ -18,6 +20,8 @@ use crate::metrics::{Catalogue, ServerMetrics, Vitals};
 use crate::net::address::ServerAddr;
 use crate::tls::ServerTls;
 use crate::units::{Name, Weight};
+use outlier::Conduct;
+pub use outlier::{Ejection, Excess, Jury, Limits, Outcome, Suspect};
 
 /// What a server is and has, for as long as its names stay in the configuration.
 ///
@@ -34,6 +38,8 @@ pub struct State {
     active: AtomicU32,
     /// Whether the checker holds it fit; written by the checker alone.
     healthy: AtomicBool,
+    /// Whether it is given nothing for a while because of what it did to traffic; written by the jury alone.
+    ejected: AtomicBool,
     /// Who wants to know when the load or a flag changes: the ranking of the pool it is in now, if that keeps one.
     watching: ArcSwapOption<Watching>,
     /// What is counted of it.
@@ -50,6 +56,10 @@ struct Rest {
     failures: AtomicU32,
     /// Wakes the checker when there are failures.
     failed: Notify,
+    /// How requests went, and who hears of it.
+    conduct: Conduct,
+    /// The ejection for people, with until when and why; written by the jury alone.
+    ejection: Mutex<Option<Ejection>>,
 }
 
 /// How a server does, and why we think so.
@@ -93,12 +103,19 @@ impl State {
     #[must_use]
     pub fn counted(pool: Name, name: Name, catalogue: &Catalogue) -> Arc<Self> {
         let metrics = catalogue.server(&pool, &name);
-        let rest = Rest { health: Mutex::new(Health::untested()), failures: AtomicU32::new(0), failed: Notify::new() };
+        let rest = Rest {
+            health: Mutex::new(Health::untested()),
+            failures: AtomicU32::new(0),
+            failed: Notify::new(),
+            conduct: Conduct::default(),
+            ejection: Mutex::new(None),
+        };
         Arc::new(Self {
             pool,
             name,
             active: AtomicU32::new(0),
             healthy: AtomicBool::new(true),
+            ejected: AtomicBool::new(false),
             watching: ArcSwapOption::empty(),
             metrics,
             rest: Box::new(rest),
@@ -197,14 +214,19 @@ impl State {
     }
 
     fn with_health<T>(&self, work: impl FnOnce(&mut Health) -> T) -> T {
-        // A panic while it was held left a whole value behind: every writer assigns fields that are made before.
-        work(&mut self.rest.health.lock().unwrap_or_else(PoisonError::into_inner))
+        work(&mut lock(&self.rest.health))
     }
 
-    /// Whether a server of this weight and limit may be given a connection now: it has weight, is healthy and has room.
+    /// Whether a server of this weight and limit may be given a connection now: it is fit and has room.
     #[must_use]
     pub fn is_open(&self, weight: Weight, max_connections: u32) -> bool {
-        weight.get() > 0 && self.is_healthy() && self.active() < max_connections
+        self.is_fit(weight) && self.active() < max_connections
+    }
+
+    /// Whether a server of this weight may be given connections at all: it has weight, is healthy and is not ejected.
+    #[must_use]
+    pub fn is_fit(&self, weight: Weight) -> bool {
+        weight.get() > 0 && self.is_healthy() && !self.is_ejected()
     }
 
     /// Lets the ranking of a newly published pool hear of changes, in place of any earlier one; it is told at once, so
@@ -248,6 +270,10 @@ impl Vitals for State {
     fn is_up(&self) -> bool {
         self.is_healthy()
     }
+
+    fn is_ejected(&self) -> bool {
+        self.is_ejected()
+    }
 }
 
 /// A server with the settings one snapshot gives it.
@@ -268,7 +294,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Whether it may be given a connection now: it has weight, is healthy and has room.
+    /// Whether it may be given a connection now: it is fit and has room.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.state.is_open(self.weight, self.max_connections)
@@ -303,4 +329,9 @@ impl Drop for Lease {
         self.state.active.fetch_sub(1, Ordering::SeqCst);
         self.state.announce();
     }
+}
+
+/// Locks. A panic while it was held left a whole value behind: every writer assigns fields that are made before.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -25,7 +25,8 @@ pub fn read(path: &Path, most: u64) -> Result<(Vec<u8>, Metadata), String> {
     let mut bytes = Vec::new();
     Read::by_ref(&mut file).take(most + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > most {
-        return Err(format!("cannot read the file: it is larger than {} MiB", most / 1024 / 1024));
+        let (number, unit) = if most < 1024 * 1024 { (most / 1024, "KiB") } else { (most / 1024 / 1024, "MiB") };
+        return Err(format!("cannot read the file: it is larger than {number} {unit}"));
     }
     Ok((bytes, metadata))
 }

@@ -71,6 +71,32 @@ Reason {
     TlsError = "tls_error",
     /// The TLS handshake with the server failed, or what it sent is no TLS.
     ServerTlsError = "server_tls_error",
+    /// What the client sent is no request, or could be read in two ways.
+    BadRequest = "bad_request",
+    /// The client did not send the head of a request in time.
+    HeaderTimeout = "header_timeout",
+    /// The client did not send the body of a request in time, or too slowly.
+    BodyTimeout = "body_timeout",
+    /// The request took longer than it may.
+    RequestTimeout = "request_timeout",
+    /// The body of a request is larger than it may be.
+    BodyTooLarge = "body_too_large",
+    /// The target of a request is longer than it may be.
+    UriTooLong = "uri_too_long",
+    /// The header of a request is larger than it may be.
+    HeaderTooLarge = "header_too_large",
+    /// The host is one that clients have to show a certificate for, and the handshake was for another.
+    Misdirected = "misdirected",
+    /// The route is not for clients from there.
+    RefusedAcl = "refused_acl",
+    /// The route asks for a name and a password, and got none that it knows.
+    Unauthorized = "unauthorized",
+    /// The route has all the requests it may have at once.
+    RefusedLimit = "refused_limit",
+    /// What the server sent is no response, or could be read in two ways.
+    BadResponse = "bad_response",
+    /// The server did not begin its response in time.
+    ResponseTimeout = "response_timeout",
     /// The listener or the process has all the connections it may have.
     RefusedFull = "refused_full",
     /// No server of the pool could be given the connection.
@@ -134,11 +160,86 @@ TlsVersion {
 }
 }
 
+words! {
+/// The class of a response's status.
+Class {
+    /// None, since there was no response.
+    None = "none",
+    /// 100 to 199
+    Informational = "1xx",
+    /// 200 to 299
+    Successful = "2xx",
+    /// 300 to 399
+    Redirection = "3xx",
+    /// 400 to 499
+    ClientError = "4xx",
+    /// 500 to 599, and what has no class
+    ServerError = "5xx",
+}
+}
+
+impl Class {
+    /// The class of a status; 0 is none.
+    #[must_use]
+    pub const fn of(status: u16) -> Self {
+        match status {
+            0 => Self::None,
+            1..=199 => Self::Informational,
+            200..=299 => Self::Successful,
+            300..=399 => Self::Redirection,
+            400..=499 => Self::ClientError,
+            _ => Self::ServerError,
+        }
+    }
+}
+
 impl Reason {
     /// Whether the connection was turned away at the gate, before any server was considered.
     #[must_use]
     pub const fn is_refusal(self) -> bool {
         matches!(self, Self::RefusedFull)
+    }
+
+    /// The status of our own answer to a request that ends so, where the client is to have one.
+    #[must_use]
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::BadRequest | Self::BadProxyHeader | Self::TlsError => 400,
+            Self::Unauthorized => 401,
+            Self::RefusedAcl => 403,
+            Self::NoRoute => 404,
+            Self::HeaderTimeout | Self::BodyTimeout | Self::HandshakeTimeout => 408,
+            Self::BodyTooLarge => 413,
+            Self::UriTooLong => 414,
+            Self::Misdirected => 421,
+            Self::HeaderTooLarge => 431,
+            Self::Internal => 500,
+            Self::ServerClosed
+            | Self::ServerReset
+            | Self::ServerTruncated
+            | Self::ServerTlsError
+            | Self::BadResponse
+            | Self::ConnectRefused
+            | Self::ConnectUnreachable => 502,
+            Self::Done
+            | Self::ClientClosed
+            | Self::ClientReset
+            | Self::ClientTruncated
+            | Self::NoServer
+            | Self::RefusedFull
+            | Self::RefusedLimit
+            | Self::PortsExhausted
+            | Self::DescriptorsExhausted
+            | Self::MaxAge
+            | Self::Drained
+            | Self::ServerDown
+            | Self::Shutdown => 503,
+            Self::ConnectTimeout
+            | Self::ResponseTimeout
+            | Self::RequestTimeout
+            | Self::IdleTimeout
+            | Self::HalfCloseTimeout => 504,
+        }
     }
 
     /// Whether it is a way for connecting to a server to fail.

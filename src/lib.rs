@@ -1,8 +1,9 @@
-//! Portreeve keeps ports: a layer-4 TCP load balancer that says what it does and why.
+//! Portreeve keeps ports: a layer-4 TCP load balancer and HTTP reverse proxy that says what it does and why.
 //!
 //! This file is the map of the house. Modules are declared in floor order, ground first, and **a file names only
 //! modules declared above its own**; `tests/architecture.rs` reads the order from here and holds every file to it.
-//! To follow one connection, read [`listener`], [`proxy`], [`pool`] and [`relay`], in that order; to follow one reload,
+//! To follow one connection, read [`listener`], [`proxy`], [`pool`] and [`relay`], in that order, and for one request
+//! [`message`] and `proxy::http`; to follow one reload,
 //! read [`app`], [`config`] and [`snapshot`].
 //!
 //! Embedding takes one call: see [`app::start`].
@@ -18,7 +19,7 @@ pub mod logging; // the subscriber and the access log
 pub mod task; // every spawned task is named, counted, told to stop and awaited
 
 // Parts: each does one thing and reports; none of them logs or counts.
-pub mod route; // from a host name to whatever it is for
+pub mod route; // from a host name or a request to whatever it is for
 pub mod admission; // who may ask for what: networks, names and passwords
 pub mod relay; // bytes both ways between two streams: copy, splice, half-close, deadlines
 pub mod tls; // certificates, handshakes with clients and servers, ClientHello without terminating

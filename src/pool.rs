@@ -1,11 +1,14 @@
 //! A pool: servers that do the same work, and the one place that chooses among them.
 //!
 //! [`Pool::pick`] asks the algorithm of the primary servers first and that of the `backup` ones only when no primary is open,
-//! and counts the connection. How often to try again and for how long is written here and done by the caller, who keeps
+//! and counts the connection; [`Pool::pick_this`] lets a client go where it was before. How often to try again and for how long is written here and done by the caller, who keeps
 //! what was [`Tried`]. Names are kept and connections made elsewhere.
 //!
 //! A pool belongs to one snapshot. Building it touches nothing that lives on; [`Pool::take_over`] makes the servers, which
 //! outlive snapshots, report to it, and dropping it ends that.
+
+mod budget;
+pub mod sticky;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -17,7 +20,11 @@ use crate::balance::{Balance, Open, Policy};
 use crate::net::address::Endpoint;
 use crate::units::Name;
 
+pub use self::budget::{InFlight, RetryBudget, Retrying};
 pub use crate::balance::Tried;
+
+use self::budget::Traffic;
+use self::sticky::StickyTable;
 
 /// How often a pick is repeated because the server it chose was filled up by another worker in between.
 const RACES: usize = 64;
@@ -46,6 +53,8 @@ pub struct Pool {
     backup: Tier,
     sources_v4: Sources,
     sources_v6: Sources,
+    retry_budget: RetryBudget,
+    traffic: Arc<Traffic>,
 }
 
 /// What a pick comes to: a server, and the connection counted as its own.
@@ -73,7 +82,16 @@ impl Pool {
             backup: Tier::new(balance, backup),
             sources_v4: Sources::new(v4),
             sources_v6: Sources::new(v6),
+            retry_budget: RetryBudget::default(),
+            traffic: Arc::default(),
         }
+    }
+
+    /// The same pool with another budget for retries than the default.
+    #[must_use]
+    pub const fn with_retry_budget(mut self, retry_budget: RetryBudget) -> Self {
+        self.retry_budget = retry_budget;
+        self
     }
 
     /// Its name.
@@ -115,6 +133,34 @@ impl Pool {
     #[must_use]
     pub fn pick(&self, tried: &Tried) -> Option<Picked<'_>> {
         self.tiers().into_iter().find_map(|tier| tier.pick(tried))
+    }
+
+    /// Chooses the server at this place of [`Pool::servers`] if it is open and was not tried, backup or not, and counts a
+    /// connection as its own. The algorithm is not asked, but hears of it as of any other.
+    #[must_use]
+    pub fn pick_this(&self, place: usize, tried: &Tried) -> Option<Picked<'_>> {
+        let behind = place.checked_sub(self.primary.members.len());
+        let server = behind.map_or(self.primary.members.get(place), |place| self.backup.members.get(place))?;
+        let lease = Open::except(tried).has(server).then(|| server.acquire()).flatten()?;
+        Some(Picked { server, lease })
+    }
+
+    /// Which cookies are for which of its servers, by their places in [`Pool::servers`].
+    #[must_use]
+    pub fn sticky_table(&self) -> StickyTable {
+        StickyTable::new(&self.name, self.servers().map(|server| &server.state.name))
+    }
+
+    /// Counts a request as this pool's. The guard does not keep the pool.
+    #[must_use]
+    pub fn enter(&self) -> InFlight {
+        self.traffic.enter()
+    }
+
+    /// Whether the budget lets a request be tried again now; the guard is kept until that attempt is over.
+    #[must_use]
+    pub fn may_retry(&self) -> Option<Retrying> {
+        self.traffic.may_retry(self.retry_budget)
     }
 
     /// The local address to connect to this server from, the next of those of its family; `None` leaves it to the kernel.
@@ -317,6 +363,46 @@ mod tests {
         assert!(pool.pick(&Tried::new()).is_none());
         drop(held);
         assert!(pool.pick(&Tried::new()).is_some());
+    }
+
+    #[test]
+    fn a_client_gets_to_the_server_it_was_with_as_long_as_that_is_open() {
+        let servers =
+            [Server { backup: true, ..server("spare") }, server("a"), Server { max_connections: 1, ..server("b") }];
+        let pool = pool(Policy::LeastConn, &servers);
+        let table = pool.sticky_table();
+        let pick = |server: &str, tried| {
+            let mark = sticky::Mark::of(pool.name(), &Name::new(server));
+            let picked = pool.pick_this(table.find(mark.as_str().as_bytes())?, tried)?;
+            assert_eq!(name(&picked), server);
+            Some(picked)
+        };
+        let none = Tried::new();
+        assert!(pick("a", &none).is_some() && pick("spare", &none).is_some() && pick("elsewhere", &none).is_none());
+        let full = pick("b", &none);
+        assert!(full.is_some() && pick("b", &none).is_none());
+        let mut tried = Tried::new();
+        tried.add(&servers[1].state);
+        assert!(pick("a", &tried).is_none());
+        servers[1].state.set_healthy(false);
+        assert!(pick("a", &none).is_none());
+        assert!(pool.pick_this(3, &none).is_none() && pool.pick_this(usize::MAX, &none).is_none());
+    }
+
+    #[test]
+    fn a_server_without_weight_is_given_nobody_back() {
+        let pool = pool(Policy::default(), &[Server { weight: Weight::new(0).unwrap(), ..server("drained") }]);
+        assert!(pool.pick_this(0, &Tried::new()).is_none());
+    }
+
+    #[test]
+    fn retries_keep_to_the_budget_of_the_pool_and_their_guards_outlive_it() {
+        let pool = pool(Policy::default(), &[]).with_retry_budget(RetryBudget { percent: 50, min: 1 });
+        let requests: Vec<_> = (0..4).map(|_| pool.enter()).collect();
+        let retries = [pool.may_retry(), pool.may_retry(), pool.may_retry()];
+        assert_eq!(retries.each_ref().map(Option::is_some), [true, true, false]);
+        drop(pool);
+        drop((requests, retries));
     }
 
     #[test]

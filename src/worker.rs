@@ -21,7 +21,7 @@ use crate::listener::{Mouth, Peers};
 use crate::logging::AccessWriter;
 use crate::metrics::{Catalogue, ListenerMetrics};
 use crate::net::listen::Acceptor;
-use crate::proxy::{Admitted, Desk, LiveConnections, Target, Turnover};
+use crate::proxy::{Admitted, Desk, LiveConnections, Requests, Target, Turnover};
 use crate::relay::Scratch;
 use crate::snapshot::Published;
 use crate::task::Tasks;
@@ -147,6 +147,7 @@ impl Worker {
                 turns: Turns::default(),
                 live: LiveConnections::default(),
                 turnover: Turnover::default(),
+                requests: Requests::default(),
             });
             LocalSet::new().block_on(&runtime, run(desk, Rc::new(peers), inbox, entrance));
         })?;
@@ -189,6 +190,7 @@ async fn run(
     mut entrance: mpsc::Receiver<Admitted>,
 ) {
     let mut mouths = Mouths::new();
+    desk.keep_house();
     loop {
         tokio::select! {
             biased;
@@ -255,6 +257,9 @@ fn obey(order: Order, desk: &Rc<Desk>, peers: &Rc<Peers>, mouths: &mut Mouths) {
             });
         }
         Order::CallBack { target, by, reason, done } => {
+            if let Target::Server(server) = &target {
+                desk.forget(server);
+            }
             let _asker_left = done.send(desk.live.call_back(&target, by, reason));
         }
         Order::Finish => {}

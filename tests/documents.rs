@@ -108,7 +108,7 @@ fn every_configuration_that_is_shipped_loads() {
             seen += 1;
         }
     }
-    assert!(seen >= 6, "only {seen} files were seen");
+    assert!(seen >= 8, "only {seen} files were seen");
 }
 
 #[test]
@@ -353,6 +353,10 @@ fn folder() -> &'static Path {
         let list = list.signed_by(&issuer).and_then(|list| list.pem()).expect("a list can be made");
         put("clients.crl", &list);
         put("partners.crl", &list);
+        let users = folder.path().join("users.htpasswd");
+        fs::write(&users, "anna:$2y$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW\n")
+            .expect("it can be written");
+        fs::set_permissions(&users, fs::Permissions::from_mode(0o600)).expect("its mode can be set");
         put("tickets.keys", "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=\n");
         for (name, kind) in [("example", &PKCS_ECDSA_P256_SHA256), ("example-rsa", &PKCS_RSA_SHA256)] {
             let key = KeyPair::generate_for(kind).expect("a key can be made");

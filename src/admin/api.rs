@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use super::rfc3339::Rfc3339;
 use super::{View, lock};
-use crate::backend::Server;
+use crate::backend::{Ejection, Server};
 use crate::config::model;
 use crate::net::address::{Endpoint, ServerAddr};
 use crate::snapshot::Snapshot;
@@ -256,6 +256,7 @@ impl<'a> ListenerShown<'a> {
         let model::Listener {
             name,
             bind,
+            protocol,
             proxy_protocol: _,
             front,
             routes: _,
@@ -272,7 +273,10 @@ impl<'a> ListenerShown<'a> {
             bind: bind.iter().map(ToString::to_string).collect(),
             endpoints,
             pool: pool.as_ref(),
-            protocol: "tcp",
+            protocol: match protocol {
+                model::Protocol::Tcp => "tcp",
+                model::Protocol::Http(_) => "http",
+            },
             tls: match front {
                 model::Front::Plain => None,
                 model::Front::Sniff => Some("sni"),
@@ -309,8 +313,11 @@ struct ServerShown<'a> {
     backup: bool,
     /// `null` where no limit is set.
     max_connections: Option<u32>,
+    /// `up`, `down`, or `ejected` while it is up.
     state: &'static str,
     since: Rfc3339,
+    /// `null` unless it is ejected.
+    until: Option<Rfc3339>,
     reason: String,
     connections_active: u32,
     connections_total: u64,
@@ -334,6 +341,10 @@ impl<'a> ServerShown<'a> {
     fn of(server: &'a Server) -> Self {
         let Server { state, address: ServerAddr(address), weight, backup, max_connections, tls: _ } = server;
         let (health, metrics) = (state.health(), state.metrics());
+        let (shown, since, until, reason) = match state.ejection().filter(|_| health.up) {
+            Some(Ejection { since, until, reason }) => ("ejected", since, Some(until), reason),
+            None => (if health.up { "up" } else { "down" }, health.since, None, health.reason),
+        };
         let (bytes_in, bytes_out) = metrics.bytes();
         Self {
             name: &state.name,
@@ -341,9 +352,10 @@ impl<'a> ServerShown<'a> {
             weight: weight.get(),
             backup: *backup,
             max_connections: (*max_connections != model::Server::UNLIMITED).then_some(*max_connections),
-            state: if health.up { "up" } else { "down" },
-            since: Rfc3339(health.since),
-            reason: health.reason,
+            state: shown,
+            since: Rfc3339(since),
+            until: until.map(Rfc3339),
+            reason,
             connections_active: state.active(),
             connections_total: metrics.connections(),
             connect_failures: metrics.connect_failures(),

@@ -2,7 +2,7 @@
 
 use super::server::{Limits, serve_within};
 use super::*;
-use crate::backend::State;
+use crate::backend::{Ejection, State};
 use crate::balance::Policy;
 use crate::config::model::{self, AccessLog, LogFormat, LogLevel, Model};
 use crate::health::Check;
@@ -46,6 +46,7 @@ fn model() -> Model {
         listeners: vec![model::Listener {
             name: Name::new("front"),
             bind: BindAddr::parse("127.0.0.1:0", Path::new("/")).unwrap(),
+            protocol: model::Protocol::Tcp,
             proxy_protocol: None,
             front: model::Front::Plain,
             routes: Vec::new(),
@@ -58,6 +59,7 @@ fn model() -> Model {
             name: Name::new("web"),
             balance: Policy::LeastConn,
             servers: vec![server("a", false, 5), server("b \"quoted\"", true, model::Server::UNLIMITED)],
+            outlier: None,
             check: Check::None,
             timeouts: model::PoolTimeouts::default(),
             source: Vec::new(),
@@ -65,6 +67,7 @@ fn model() -> Model {
             on_down: model::OnDown::Keep,
             announce: None,
             tls: None,
+            http: model::http::HttpPool::default(),
         }],
         files: model::Files::new(),
     }
@@ -344,13 +347,35 @@ async fn a_pool_shows_how_each_server_does_and_why() {
     down.as_object_mut().unwrap().remove("since");
     let expected = serde_json::json!({
         "name": "a", "address": "10.0.0.1:8080", "weight": 3, "backup": false, "max_connections": 5,
-        "state": "down", "reason": "connection refused", "connections_active": 0, "connections_total": 0,
+        "state": "down", "until": null, "reason": "connection refused", "connections_active": 0, "connections_total": 0,
         "connect_failures": 1, "bytes_in": 0, "bytes_out": 0,
     });
     assert_eq!(down, expected);
     assert_eq!((&spare["state"], &spare["reason"]), (&"up".into(), &"not checked yet".into()));
     assert_eq!((&spare["connections_total"], &spare["bytes_in"]), (&1.into(), &5.into()));
     assert!(spare["max_connections"].is_null());
+}
+
+#[tokio::test]
+async fn a_server_that_is_ejected_is_shown_with_why_and_until_when() {
+    let admin = Running::new();
+    let since = SystemTime::UNIX_EPOCH;
+    let reason = "5 responses in a row were 502, 503 or 504".to_owned();
+    let ejection = Ejection { since, until: since + Duration::from_secs(30), reason };
+    admin.server(1).set_ejected(Some(ejection));
+    let shown = admin.get("/api/v1/pools").await.json()[0]["servers"][1].clone();
+    assert_eq!(
+        (&shown["state"], &shown["reason"]),
+        (&"ejected".into(), &"5 responses in a row were 502, 503 or 504".into())
+    );
+    assert!(shown["since"].as_str().unwrap().starts_with("1970-01-01T00:00:00"), "{shown}");
+    assert!(shown["until"].as_str().unwrap().starts_with("1970-01-01T00:00:30"), "{shown}");
+    let ejected = "portreeve_server_ejected{pool=\"web\",server=\"b \\\"quoted\\\"\"} 1";
+    assert!(admin.view.metrics().lines().any(|line| line == ejected));
+    // Whoever is down as well is shown as that.
+    admin.server(1).set_health(false, "connection refused");
+    let shown = admin.get("/api/v1/pools").await.json()[0]["servers"][1].clone();
+    assert_eq!((&shown["state"], &shown["until"]), (&"down".into(), &serde_json::Value::Null));
 }
 
 #[tokio::test]

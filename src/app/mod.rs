@@ -6,6 +6,7 @@
 
 mod certificates;
 mod checkers;
+mod outliers;
 mod reconcile;
 mod sockets;
 mod watch;

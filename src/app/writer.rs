@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::checkers::Checkers;
+use super::outliers::Outliers;
 use super::reconcile::{Adoption, Opening, Plan, reconcile, shown};
 use super::sockets::{BindError, Bound, Sockets};
 use super::{Applied, ReloadError, Source, Stopped, show_snapshot};
@@ -48,6 +49,7 @@ pub(super) struct Writer {
     sockets: Sockets,
     checkers: Checkers,
     found: mpsc::Receiver<Found>,
+    outliers: Outliers,
     view: Arc<View>,
     control: Tasks,
     /// Hears which files the last configuration tried was made of.
@@ -68,6 +70,7 @@ impl Writer {
     ) -> Self {
         let (findings, found) = mpsc::channel(WAITING);
         let checkers = Checkers::new(control.clone(), findings);
+        let outliers = Outliers::new(Arc::clone(&equipment.published), control.clone());
         Self {
             source,
             equipment,
@@ -75,6 +78,7 @@ impl Writer {
             sockets: Sockets::default(),
             checkers,
             found,
+            outliers,
             view,
             control,
             looked_at,
@@ -104,6 +108,7 @@ impl Writer {
         show_snapshot(&self.equipment.catalogue, &snapshot);
         self.listen(bound).await;
         self.checkers.follow(&snapshot);
+        self.outliers.follow(&snapshot);
         let (commands, inbox) = mpsc::channel(WAITING);
         let (result, stopped) = watch::channel(None);
         let control = self.control.clone();
@@ -209,6 +214,7 @@ impl Writer {
             self.call_back(target, by, Reason::Drained).await;
         }
         self.checkers.follow(&snapshot);
+        self.outliers.follow(&snapshot);
         let Plan { changes, needs_restart, .. } = plan;
         Ok(Applied { generation: snapshot.generation, changes, needs_restart, warnings })
     }
@@ -295,6 +301,7 @@ impl Writer {
                 tracing::info!(pool = %server.pool, server = %server.name, "server is up: {reason}; {left} of {of} are open");
             }
             Change::Down => {
+                self.outliers.look();
                 tracing::warn!(pool = %server.pool, server = %server.name, "server is down: {reason}; {left} of {of} are open");
                 let now = Instant::now();
                 let by = match pool.on_down {

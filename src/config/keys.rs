@@ -23,6 +23,20 @@ pub(crate) enum Section {
     Certificate,
     /// An entry of `hosts` in a listener's `tls`.
     TlsHost,
+    /// `http` of a listener.
+    Http,
+    /// An entry of a listener's `routes`.
+    Route,
+    /// An entry of a route's `split`.
+    Split,
+    /// `redirect` of a route, where it is a table.
+    Redirect,
+    /// `respond` of a route, where it is a table.
+    Respond,
+    /// `rewrite` of a route.
+    Rewrite,
+    /// `request_headers` and `response_headers` of a route.
+    HeaderRules,
     /// `[pools.NAME]`
     Pool,
     /// `balance` of a pool, where it is a table.
@@ -31,10 +45,20 @@ pub(crate) enum Section {
     Server,
     /// `check` of a pool, where it is a table.
     Check,
+    /// `outlier` of a pool.
+    Outlier,
     /// `timeouts` of a pool.
     PoolTimeouts,
     /// `tls` of a pool.
     PoolTls,
+    /// `http` of a pool.
+    PoolHttp,
+    /// `upstream` of a pool.
+    Upstream,
+    /// `retry_budget` of a pool.
+    RetryBudget,
+    /// `sticky` of a pool.
+    Sticky,
 }
 
 impl Section {
@@ -50,12 +74,24 @@ impl Section {
         Self::Tls,
         Self::Certificate,
         Self::TlsHost,
+        Self::Http,
+        Self::Route,
+        Self::Split,
+        Self::Redirect,
+        Self::Respond,
+        Self::Rewrite,
+        Self::HeaderRules,
         Self::Pool,
         Self::Balance,
         Self::Server,
         Self::Check,
+        Self::Outlier,
         Self::PoolTimeouts,
         Self::PoolTls,
+        Self::PoolHttp,
+        Self::Upstream,
+        Self::RetryBudget,
+        Self::Sticky,
     ];
 
     /// Its keys, in the order in which they are shown.
@@ -66,10 +102,25 @@ impl Section {
             }
             Self::Admin => &["http"],
             Self::Log => &["level", "format", "access", "insecure_key_log"],
-            Self::Listener => {
-                &["bind", "protocol", "pool", "max_connections", "backlog", "timeouts", "proxy_protocol", "sni", "tls"]
+            Self::Listener => &[
+                "bind",
+                "protocol",
+                "pool",
+                "max_connections",
+                "backlog",
+                "timeouts",
+                "proxy_protocol",
+                "sni",
+                "tls",
+                "routes",
+                "trusted_proxies",
+                "compress",
+                "error_pages",
+                "http",
+            ],
+            Self::ListenerTimeouts => {
+                &["handshake", "idle", "half_close", "max_age", "request_header", "request", "keep_alive", "body_idle"]
             }
-            Self::ListenerTimeouts => &["handshake", "idle", "half_close", "max_age"],
             Self::ProxyProtocol => &["from"],
             Self::SniRoute => &["host", "alpn", "pool"],
             Self::Tls => &[
@@ -85,14 +136,91 @@ impl Section {
             ],
             Self::Certificate => &["cert", "key", "names", "ocsp"],
             Self::TlsHost => &["host", "client_ca", "client_auth", "client_crl"],
-            Self::Pool => {
-                &["balance", "servers", "check", "timeouts", "source", "retries", "on_down", "proxy_protocol", "tls"]
-            }
+            Self::Http => &[
+                "max_header",
+                "max_header_fields",
+                "max_uri",
+                "max_body",
+                "min_rate",
+                "max_requests",
+                "max_streams",
+                "underscores_in_headers",
+            ],
+            Self::Route => &[
+                "host",
+                "path",
+                "method",
+                "headers",
+                "query",
+                "pool",
+                "split",
+                "redirect",
+                "respond",
+                "rewrite",
+                "request_headers",
+                "response_headers",
+                "timeout",
+                "retries",
+                "mirror",
+                "allow",
+                "deny",
+                "basic_auth",
+                "max_in_flight",
+                "compress",
+            ],
+            Self::Split => &["pool", "weight"],
+            Self::Redirect => &["to", "status"],
+            Self::Respond => &["status", "body", "content_type"],
+            Self::Rewrite => &["prefix", "host"],
+            Self::HeaderRules => &["remove", "set", "add"],
+            Self::Pool => &[
+                "balance",
+                "servers",
+                "check",
+                "outlier",
+                "timeouts",
+                "source",
+                "retries",
+                "on_down",
+                "proxy_protocol",
+                "tls",
+                "http",
+                "upstream",
+                "retry_on",
+                "retry_budget",
+                "sticky",
+            ],
             Self::Balance => &["algorithm"],
             Self::Server => &["name", "address", "weight", "backup", "max_connections"],
-            Self::Check => &["type", "interval", "fast_interval", "timeout", "rise", "fall", "server_name"],
-            Self::PoolTimeouts => &["connect"],
+            Self::Check => &[
+                "type",
+                "interval",
+                "fast_interval",
+                "timeout",
+                "rise",
+                "fall",
+                "server_name",
+                "method",
+                "path",
+                "host",
+                "headers",
+                "status",
+                "body",
+            ],
+            Self::Outlier => &[
+                "consecutive_5xx",
+                "consecutive_gateway",
+                "consecutive_failures",
+                "ejection",
+                "max_ejection",
+                "max_ejected",
+            ],
+            Self::PoolTimeouts => &["connect", "response_header"],
             Self::PoolTls => &["ca", "server_name", "verify", "cert", "key", "alpn", "min_version"],
+            Self::PoolHttp => &["version"],
+            Self::Upstream => &["max_idle", "idle_timeout", "max_requests", "max_age"],
+            Self::RetryBudget => &["percent", "min"],
+            Self::Sticky => &["cookie", "secure", "http_only", "same_site", "ttl"],
         }
     }
 
@@ -109,12 +237,24 @@ impl Section {
             Self::Tls => "`tls` of a listener",
             Self::Certificate => "a certificate",
             Self::TlsHost => "a host of `tls`",
+            Self::Http => "`http` of a listener",
+            Self::Route => "a route",
+            Self::Split => "an entry of `split`",
+            Self::Redirect => "`redirect` of a route",
+            Self::Respond => "`respond` of a route",
+            Self::Rewrite => "`rewrite` of a route",
+            Self::HeaderRules => "what is changed of a header",
             Self::Pool => "a pool",
             Self::Balance => "`balance`",
             Self::Server => "a server",
             Self::Check => "`check`",
+            Self::Outlier => "`outlier`",
             Self::PoolTimeouts => "`timeouts` of a pool",
             Self::PoolTls => "`tls` of a pool",
+            Self::PoolHttp => "`http` of a pool",
+            Self::Upstream => "`upstream` of a pool",
+            Self::RetryBudget => "`retry_budget` of a pool",
+            Self::Sticky => "`sticky` of a pool",
         }
     }
 }

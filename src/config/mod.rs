@@ -11,6 +11,8 @@ mod limits;
 pub mod model;
 mod problem;
 mod raw;
+mod raw_health;
+mod raw_http;
 mod raw_tls;
 mod read;
 mod report;

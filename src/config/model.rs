@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::limits::Descriptors;
 use crate::balance::Policy;
 use crate::disk::Content;
-use crate::health::Check;
+use crate::health::{Check, Outlier};
 pub use crate::logging::{AccessLog, LogFormat, LogLevel};
 use crate::net::address::{BindAddr, Networks, ServerAddr};
 use crate::net::proxy_protocol::Version;
@@ -85,11 +85,14 @@ pub struct Listener {
     pub bind: Vec<BindAddr>,
     /// Who has to begin with a PROXY header, if anybody has; others must not.
     pub proxy_protocol: Option<Networks>,
+    /// What its clients speak.
+    pub protocol: Protocol,
     /// What is done with the first bytes.
     pub front: Front,
     /// Which pools connections go to by the server name they ask for.
     pub routes: Vec<SniRoute>,
-    /// The pool the others go to, and all if there are no routes; without one they are refused. It stands in
+    /// The pool the others go to, and all if there are no routes; without one they are refused. Of HTTP it is the one for
+    /// requests that no route takes. It stands in
     /// [`Model::pools`].
     pub pool: Option<Name>,
     /// How many connections it serves at once.
@@ -98,6 +101,15 @@ pub struct Listener {
     pub backlog: u32,
     /// How long its connections may take for what.
     pub timeouts: ListenerTimeouts,
+}
+
+/// What the clients of a listener speak.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Anything: a connection is bytes both ways.
+    Tcp,
+    /// HTTP: each request is sent on its own.
+    Http(Arc<http::Http>),
 }
 
 /// What is done with the first bytes of a connection.
@@ -157,6 +169,8 @@ pub struct Pool {
     pub servers: Vec<Server>,
     /// How they are checked.
     pub check: Check,
+    /// When one is ejected for what it does to traffic, if that happens at all.
+    pub outlier: Option<Outlier>,
     /// How long its servers may take for what.
     pub timeouts: PoolTimeouts,
     /// Local addresses to connect from, used in turn; empty leaves the choice to the kernel.
@@ -169,6 +183,8 @@ pub struct Pool {
     pub announce: Option<Version>,
     /// What is asked of its servers if TLS is spoken to them.
     pub tls: Option<Arc<ServerSettings>>,
+    /// What is asked of it for requests.
+    pub http: http::HttpPool,
 }
 
 /// How long the servers of a pool may take for what.

@@ -1,10 +1,12 @@
 //! What the file says, section by section, with the place where it says it. Every value is of the right type and within
-//! its own range; whether they go together, `resolve` decides.
+//! its own range, and no key stands beside one that excludes it; whether the values go together, `resolve` decides.
 
 use std::time::Duration;
 
 use super::keys::Section;
 use super::model::{LogFormat, LogLevel, Model, OnDown};
+use super::raw_health::{RawHttpProbe, RawOutlier};
+use super::raw_http::{RawHttp, RawHttpPool, RawHttpTimeouts};
 use super::raw_tls::{RawPoolTls, RawProxyProtocol, RawSniRoute, RawTls};
 use super::read::{At, Either, Field, Fields, Named, Read};
 use crate::balance::Policy;
@@ -87,10 +89,18 @@ impl<'t> Read<'t> for RawLog<'t> {
     }
 }
 
+/// What the clients of a listener speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spoken {
+    Tcp,
+    Http,
+}
+
 #[derive(Debug)]
 pub(super) struct RawListener<'t> {
     pub(super) bind: Option<At<Vec<Option<At<String>>>>>,
-    pub(super) protocol: Option<At<&'t str>>,
+    /// Absent where it was refused: nothing is to be concluded from it then.
+    pub(super) protocol: Option<Spoken>,
     pub(super) pool: Option<At<&'t str>>,
     pub(super) max_connections: Option<At<u32>>,
     pub(super) backlog: Option<At<u32>>,
@@ -98,6 +108,31 @@ pub(super) struct RawListener<'t> {
     pub(super) proxy_protocol: Option<RawProxyProtocol<'t>>,
     pub(super) sni: Option<At<Vec<Option<RawSniRoute<'t>>>>>,
     pub(super) tls: Option<RawTls<'t>>,
+    pub(super) http: RawHttp<'t>,
+}
+
+impl RawListener<'_> {
+    /// What its clients speak; keys that have nothing to do with that are reported.
+    fn spoken(fields: &mut Fields<'_, '_>) -> Option<Spoken> {
+        let written = fields.has("protocol");
+        let spoken = fields.optional("protocol").word(&[("tcp", Spoken::Tcp), ("http", Spoken::Http)]);
+        let spoken = spoken.map(|At { value, .. }| value).or((!written).then_some(Spoken::Tcp));
+        match spoken {
+            None => {}
+            Some(Spoken::Tcp) => {
+                for key in RawHttp::KEYS {
+                    fields.refuse(key, &format!("`{key}` needs `protocol = \"http\"`"));
+                }
+            }
+            Some(Spoken::Http) => {
+                let message = "`sni` sends whole connections, and a listener for HTTP sends each request on its own";
+                if let Some(problem) = fields.refuse("sni", message) {
+                    problem.expected("`routes`, whose `host` is what a request asks for");
+                }
+            }
+        }
+        spoken
+    }
 }
 
 impl<'t> Read<'t> for RawListener<'t> {
@@ -105,16 +140,21 @@ impl<'t> Read<'t> for RawListener<'t> {
 
     fn read(fields: &mut Fields<'t, '_>) -> Self {
         Self {
-            bind: fields.required("bind").one_or_many(|entry| entry.text_or_number()),
-            protocol: fields.optional("protocol").text(),
+            bind: fields.required("bind").one_or_many(|entry| entry.text_or_number("a string or a port number")),
+            protocol: Self::spoken(fields),
             // What no route takes may be refused, but without routes there is nowhere to go.
-            pool: if fields.has("sni") { fields.optional("pool") } else { fields.required("pool") }.text(),
+            pool: if fields.has("sni") || fields.has("routes") {
+                fields.optional("pool").text()
+            } else {
+                fields.required("pool").text()
+            },
             max_connections: fields.optional("max_connections").whole_number(1..=MOST_CONNECTIONS),
             backlog: fields.optional("backlog").whole_number(1..=i64::from(u16::MAX)),
             timeouts: fields.optional("timeouts").table(),
             proxy_protocol: fields.optional("proxy_protocol").table(),
             sni: fields.optional("sni").list(|entry| entry.table()),
             tls: fields.optional("tls").table(),
+            http: RawHttp::read(fields),
         }
     }
 }
@@ -125,6 +165,7 @@ pub(super) struct RawListenerTimeouts {
     pub(super) idle: Option<At<Duration>>,
     pub(super) half_close: Option<At<Duration>>,
     pub(super) max_age: Option<At<Duration>>,
+    pub(super) http: RawHttpTimeouts,
 }
 
 impl<'t> Read<'t> for RawListenerTimeouts {
@@ -136,6 +177,7 @@ impl<'t> Read<'t> for RawListenerTimeouts {
             idle: fields.optional("idle").deadline(),
             half_close: fields.optional("half_close").deadline(),
             max_age: fields.optional("max_age").duration(),
+            http: RawHttpTimeouts::read(fields),
         }
     }
 }
@@ -145,12 +187,14 @@ pub(super) struct RawPool<'t> {
     pub(super) balance: Option<At<Policy>>,
     pub(super) servers: Option<At<Vec<Option<RawServer<'t>>>>>,
     pub(super) check: Option<RawCheck<'t>>,
+    pub(super) outlier: Option<RawOutlier>,
     pub(super) timeouts: Option<RawPoolTimeouts>,
     pub(super) source: Option<At<Vec<Option<At<&'t str>>>>>,
     pub(super) retries: Option<At<u8>>,
     pub(super) on_down: Option<At<OnDown>>,
     pub(super) proxy_protocol: Option<At<Version>>,
     pub(super) tls: Option<RawPoolTls<'t>>,
+    pub(super) http: RawHttpPool<'t>,
 }
 
 impl<'t> Read<'t> for RawPool<'t> {
@@ -161,6 +205,7 @@ impl<'t> Read<'t> for RawPool<'t> {
             balance: RawBalance::either(fields.optional("balance")),
             servers: fields.required("servers").list(RawServer::either),
             check: RawCheck::either(fields.optional("check")),
+            outlier: fields.optional("outlier").table(),
             timeouts: fields.optional("timeouts").table(),
             source: fields.optional("source").list(|entry| entry.text()),
             retries: fields.optional("retries").whole_number(0..=i64::from(Model::MOST_RETRIES)),
@@ -171,6 +216,7 @@ impl<'t> Read<'t> for RawPool<'t> {
             ]),
             proxy_protocol: fields.optional("proxy_protocol").word(&[("v1", Version::V1), ("v2", Version::V2)]),
             tls: fields.optional("tls").table(),
+            http: RawHttpPool::read(fields),
         }
     }
 }
@@ -244,6 +290,7 @@ pub(super) enum CheckKind {
     None,
     Tcp,
     Tls,
+    Http,
 }
 
 #[derive(Debug, Default)]
@@ -255,6 +302,7 @@ pub(super) struct RawCheck<'t> {
     pub(super) rise: Option<At<u32>>,
     pub(super) fall: Option<At<u32>>,
     pub(super) server_name: Option<At<&'t str>>,
+    pub(super) http: RawHttpProbe<'t>,
     /// Whether a value was refused: nothing is to be concluded from the others then.
     pub(super) refused: bool,
 }
@@ -282,6 +330,7 @@ impl<'t> Read<'t> for RawCheck<'t> {
             rise: fields.optional("rise").whole_number(1..=MOST_PROBES),
             fall: fields.optional("fall").whole_number(1..=MOST_PROBES),
             server_name: fields.optional("server_name").text(),
+            http: RawHttpProbe::read(fields),
             refused: false,
         };
         check.refused = fields.problems() > before;
@@ -290,18 +339,27 @@ impl<'t> Read<'t> for RawCheck<'t> {
 }
 
 fn check_kind(field: Field<'_, '_>) -> Option<At<CheckKind>> {
-    field.word(&[("tcp", CheckKind::Tcp), ("tls", CheckKind::Tls), ("none", CheckKind::None)])
+    field.word(&[
+        ("tcp", CheckKind::Tcp),
+        ("tls", CheckKind::Tls),
+        ("http", CheckKind::Http),
+        ("none", CheckKind::None),
+    ])
 }
 
 #[derive(Debug)]
 pub(super) struct RawPoolTimeouts {
     pub(super) connect: Option<At<Duration>>,
+    pub(super) response_header: Option<At<Duration>>,
 }
 
 impl<'t> Read<'t> for RawPoolTimeouts {
     const SECTION: Section = Section::PoolTimeouts;
 
     fn read(fields: &mut Fields<'t, '_>) -> Self {
-        Self { connect: fields.optional("connect").deadline() }
+        Self {
+            connect: fields.optional("connect").deadline(),
+            response_header: fields.optional("response_header").deadline(),
+        }
     }
 }

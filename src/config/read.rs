@@ -8,8 +8,8 @@ use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
 
 use super::keys::Section;
-use super::problem::{Findings, Span, choice, quoted};
-use crate::units::parse_duration;
+use super::problem::{Findings, Problem, Span, choice, quoted};
+use crate::units::{Percent, parse_duration, parse_size};
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]
@@ -33,6 +33,9 @@ pub(super) struct Named<'t, T> {
     /// Absent where it is no table.
     pub(super) body: Option<T>,
 }
+
+/// Texts by names, and where they stand.
+pub(super) type ByName<'t> = At<Vec<(At<&'t str>, At<&'t str>)>>;
 
 /// Reads a table and reports the keys it should not have.
 pub(super) fn read<'t, T: Read<'t>>(table: &'t DeTable<'t>, span: Span, findings: &mut Findings) -> T {
@@ -72,6 +75,39 @@ impl<'t> Fields<'t, '_> {
     /// Whether a key is there.
     pub(super) fn has(&self, key: &'static str) -> bool {
         self.table.contains_key(key)
+    }
+
+    /// Says of a key, if it is there, why it cannot be.
+    pub(super) fn refuse(&mut self, key: &'static str, message: &str) -> Option<&mut Problem> {
+        let (key, _) = self.table.get_key_value(key)?;
+        Some(self.findings.error(key.span(), message))
+    }
+
+    /// Checks that one of these keys is there, and no two of them.
+    pub(super) fn one_of(&mut self, keys: &[&'static str]) {
+        let there: Vec<&'static str> = keys.iter().copied().filter(|key| self.has(key)).collect();
+        match there.as_slice() {
+            [_] => {}
+            [] if !self.findings.complete() => {}
+            [] => {
+                let message =
+                    format!("{} needs one of the keys {}", self.section.title(), choice(keys.iter().copied()));
+                self.findings.error(self.span.clone(), &message);
+            }
+            [first, rest @ ..] => {
+                for key in rest {
+                    let message = format!("`{key}` cannot stand beside `{first}`");
+                    if let Some(problem) = self.refuse(key, &message) {
+                        problem.expected(&format!("one of {}", choice(keys.iter().copied())));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Where the table stands.
+    pub(super) fn span(&self) -> Span {
+        self.span.clone()
     }
 
     /// How many problems were found so far, here and elsewhere.
@@ -123,13 +159,13 @@ impl<'t> Field<'t, '_> {
         }
     }
 
-    /// A string, or a whole number as it would be written in one: a port.
-    pub(super) fn text_or_number(self) -> Option<At<String>> {
+    /// A string, or a whole number as it would be written in one: a port, a status.
+    pub(super) fn text_or_number(self, expected: &str) -> Option<At<String>> {
         let (value, span) = self.present()?;
         match (value.as_str(), value.as_integer()) {
             (Some(text), _) => Some(At { value: text.to_owned(), span }),
             (_, Some(number)) => Some(At { value: decimal(number), span }),
-            _ => self.refuse("a string or a port number"),
+            _ => self.refuse(expected),
         }
     }
 
@@ -183,6 +219,34 @@ impl<'t> Field<'t, '_> {
         Some(read)
     }
 
+    /// A size in bytes.
+    pub(super) fn size(self) -> Option<At<u64>> {
+        let (value, span) = self.present()?;
+        let Some(text) = value.as_str() else {
+            return self.refuse("a string with a size such as \"512B\", \"16KiB\" or \"10MB\"");
+        };
+        match parse_size(text) {
+            Ok(value) => Some(At { value, span }),
+            Err(why) => {
+                self.findings.refused(span, text, "a size", &why);
+                None
+            }
+        }
+    }
+
+    /// A share in percent.
+    pub(super) fn percent(self) -> Option<At<Percent>> {
+        let (value, span) = self.present()?;
+        let Some(text) = value.as_str() else { return self.refuse("a string with a share such as \"50%\"") };
+        match Percent::parse(text) {
+            Ok(value) => Some(At { value, span }),
+            Err(why) => {
+                self.findings.refused(span, text, "a share", &why);
+                None
+            }
+        }
+    }
+
     /// One of a list of words.
     pub(super) fn word<T: Copy>(self, words: &[(&'static str, T)]) -> Option<At<T>> {
         let listed = || words.iter().map(|(word, _)| *word);
@@ -218,6 +282,31 @@ impl<'t> Field<'t, '_> {
             | DeValue::Datetime(_)
             | DeValue::Array(_) => self.refuse("a string or a table"),
         }
+    }
+
+    /// The same where the short form is a whole number.
+    pub(super) fn table_or_number<T: Read<'t>, S>(self, short: impl FnOnce(Self) -> Option<S>) -> Option<Either<T, S>> {
+        let (value, span) = self.present()?;
+        match value {
+            DeValue::Table(table) => Some(Either::Table(read(table, span, self.findings))),
+            DeValue::Integer(_) => short(self).map(Either::Short),
+            DeValue::String(_) | DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) | DeValue::Array(_) => {
+                self.refuse("a whole number or a table")
+            }
+        }
+    }
+
+    /// Texts by names that no section knows, in the order of the file.
+    pub(super) fn texts_by_name(self) -> Option<ByName<'t>> {
+        let (value, span) = self.present()?;
+        let Some(table) = value.as_table() else { return self.refuse("a table of strings by name") };
+        let mut entries: Vec<_> = table.iter().collect();
+        entries.sort_by_key(|(key, _)| key.span().start);
+        let texts = entries.into_iter().filter_map(|(key, value)| {
+            let field = Field { subject: Subject::Key(key.get_ref()), value: Some(value), findings: self.findings };
+            Some((At { value: key.get_ref().as_ref(), span: key.span() }, field.text()?))
+        });
+        Some(At { value: texts.collect(), span })
     }
 
     /// The entries of a list, with `None` for one that was refused.

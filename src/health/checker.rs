@@ -8,7 +8,8 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Change, Check, Streak, Timing, tcp, tls};
+use super::http::Asked;
+use super::{Change, Check, Streak, Timing, http, tcp, tls};
 use crate::backend::State;
 use crate::net::address::ServerAddr;
 use crate::net::proxy_protocol::{Announcement, Origin, Version, encode};
@@ -98,10 +99,11 @@ impl Checker {
         // The semaphore is never closed; were it, the probe would go ahead.
         let _permit = self.probes.acquire().await;
         let started = Instant::now();
-        let Prober { header, tls } = prober;
-        let outcome = match tls {
-            None => tcp::probe(&self.address, self.source, timing.timeout, header).await,
-            Some(tls) => tls::probe(&self.address, self.source, timing.timeout, header.clone(), tls).await,
+        let (to, source, timeout, header) = (&self.address, self.source, timing.timeout, &prober.header);
+        let outcome = match &prober.kind {
+            Kind::Tcp => tcp::probe(to, source, timeout, header).await,
+            Kind::Tls(settings) => tls::probe(to, source, timeout, header.clone(), settings).await,
+            Kind::Http(asked) => http::probe(to, source, timeout, header.clone(), asked).await,
         };
         self.server.metrics().checked(outcome.is_ok(), started.elapsed());
         outcome
@@ -120,8 +122,14 @@ impl Checker {
 struct Prober {
     /// Says that the connection is the checker's own.
     header: Vec<u8>,
-    /// How to shake hands, if that is part of it.
-    tls: Option<Arc<ServerTls>>,
+    kind: Kind,
+}
+
+/// What a probe does once it has connected, made ready for one server.
+enum Kind {
+    Tcp,
+    Tls(Arc<ServerTls>),
+    Http(Box<Asked>),
 }
 
 impl Prober {
@@ -129,9 +137,10 @@ impl Prober {
         let own = Announcement { origin: Origin::Local, authority: None, alpn: None, unique_id: None, tls: None };
         Self {
             header: announce.map(|version| encode(version, &own)).unwrap_or_default(),
-            tls: match check {
-                Check::None | Check::Tcp(_) => None,
-                Check::Tls(_, settings) => Some(settings.for_server(address, None, false)),
+            kind: match check {
+                Check::None | Check::Tcp(_) => Kind::Tcp,
+                Check::Tls(_, settings) => Kind::Tls(settings.for_server(address, None, false)),
+                Check::Http(_, probe) => Kind::Http(Box::new(Asked::of(probe, address))),
             },
         }
     }

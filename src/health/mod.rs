@@ -1,6 +1,9 @@
-//! Whether a server is fit to be given connections: the settings of a check, here, and what carries them out.
+//! Whether a server is fit to be given connections: the settings of a check, here, and what carries them out; and when one
+//! is ejected for what it does to traffic.
 
 mod checker;
+mod http;
+mod outlier;
 mod streak;
 mod tcp;
 mod tls;
@@ -11,6 +14,8 @@ use std::time::Duration;
 use crate::tls::ServerSettings;
 
 pub use checker::{Checker, Found};
+pub use http::{HttpProbe, HttpVersion};
+pub use outlier::{Crowd, Outlier, Record, Verdict};
 pub use streak::{Change, Streak};
 
 /// How the servers of a pool are checked. The enum is the registration: one file per kind that probes.
@@ -22,6 +27,8 @@ pub enum Check {
     Tcp(Timing),
     /// A TLS handshake is completed and the connection closed again.
     Tls(Timing, Arc<ServerSettings>),
+    /// A request is sent, and the response has to be as expected.
+    Http(Timing, Arc<HttpProbe>),
 }
 
 /// When a check probes and how it counts.
@@ -63,7 +70,7 @@ impl Check {
     pub fn timing(&self) -> Option<&Timing> {
         match self {
             Self::None => None,
-            Self::Tcp(timing) | Self::Tls(timing, _) => Some(timing),
+            Self::Tcp(timing) | Self::Tls(timing, _) | Self::Http(timing, _) => Some(timing),
         }
     }
 
@@ -74,6 +81,7 @@ impl Check {
             Self::None => "none",
             Self::Tcp(_) => "tcp",
             Self::Tls(..) => "tls",
+            Self::Http(..) => "http",
         }
     }
 }

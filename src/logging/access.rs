@@ -48,6 +48,9 @@ pub struct Line<'a> {
     /// The server's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server: Option<&'a str>,
+    /// What is known of a request, where the line is of one.
+    #[serde(flatten)]
+    pub request: Option<RequestLine<'a>>,
     /// Bytes from the client.
     pub bytes_in: u64,
     /// Bytes to the client.
@@ -64,6 +67,33 @@ pub struct Line<'a> {
     /// What lies behind that, where there is more to say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<&'a str>,
+}
+
+/// What the access log says of a request. Fields that do not apply are left out.
+#[derive(Debug, Serialize)]
+pub struct RequestLine<'a> {
+    /// The method.
+    pub method: &'a str,
+    /// The host that was asked for, without its port.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub host: &'a str,
+    /// The path, with the query.
+    pub path: &'a str,
+    /// The status of the response; left out where there was none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// From sending the request to the first byte of the response, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_byte_ms: Option<f64>,
+    /// What the request is known by on its way.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub request_id: &'a str,
+    /// The user, where a route asks for a name and a password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<&'a str>,
+    /// The word for the status of a gRPC call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grpc_status: Option<&'a str>,
 }
 
 /// The open access log.
@@ -157,6 +187,7 @@ fn text(line: &Line<'_>) -> String {
         client_subject,
         client_names,
         unique_id,
+        request,
         pool,
         server,
         bytes_in,
@@ -177,6 +208,20 @@ fn text(line: &Line<'_>) -> String {
         pool.unwrap_or("-"),
         server.unwrap_or("-"),
     );
+    let status = request.as_ref().and_then(|request| request.status).map(|status| status.to_string());
+    let first_byte = request.as_ref().and_then(|request| request.first_byte_ms).map(|ms| format!("{ms:.1}ms"));
+    let of_request = request.as_ref().map(|request| {
+        [
+            ("status", status.as_deref()),
+            ("method", Some(request.method)),
+            ("host", Some(request.host)),
+            ("path", Some(request.path)),
+            ("first_byte", first_byte.as_deref()),
+            ("request_id", Some(request.request_id)),
+            ("user", request.user),
+            ("grpc_status", request.grpc_status),
+        ]
+    });
     let names = client_names.join(",");
     let fields = [
         ("server_name", *server_name),
@@ -186,7 +231,10 @@ fn text(line: &Line<'_>) -> String {
         ("unique_id", *unique_id),
         ("error", *error),
     ];
-    for (field, value) in fields.into_iter().filter_map(|(field, value)| Some((field, value?))) {
+    let of_request = of_request.into_iter().flatten();
+    let fields =
+        fields.into_iter().chain(of_request.map(|(field, value)| (field, value.filter(|value| !value.is_empty()))));
+    for (field, value) in fields.filter_map(|(field, value)| Some((field, value?))) {
         // As a JSON string: it may come from the network.
         let _infallible = write!(text, " {field}={}", serde_json::Value::from(value));
     }
@@ -244,6 +292,7 @@ mod tests {
             client_subject: None,
             client_names: &[],
             unique_id: None,
+            request: None,
             pool: Some("web"),
             server: None,
             bytes_in: 1,

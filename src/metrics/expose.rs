@@ -8,7 +8,7 @@ use prometheus::process_collector::ProcessCollector;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
 use super::shard::{CONNECT_BOUNDS, CONNECTION_BOUNDS, Total};
-use super::{Catalogue, ListenerMetrics, ServerMetrics, living, lock};
+use super::{Catalogue, ListenerMetrics, ServerMetrics, http, living, lock};
 use crate::ending::{Handshake, Reason, TlsVersion};
 
 pub(super) fn expose(catalogue: &Catalogue) -> String {
@@ -16,8 +16,10 @@ pub(super) fn expose(catalogue: &Catalogue) -> String {
     add_instance(catalogue, &mut families);
     add_workers(catalogue, &mut families);
     add_listeners(&living(&catalogue.listeners), &mut families);
+    http::add_listeners(&living(&catalogue.listeners), &mut families);
     add_certificates(catalogue, &mut families);
     add_servers(&living(&catalogue.servers), &mut families);
+    http::add_servers(&living(&catalogue.servers), &mut families);
     families.retain(|family| !family.get_metric().is_empty());
     families.extend(ProcessCollector::for_self().collect());
     // The encoder fails on a family without a name or series only, and there is none here.
@@ -198,15 +200,29 @@ fn add_servers(all: &[std::sync::Arc<ServerMetrics>], families: &mut Vec<MetricF
         "Whether the server counts as up.",
         MetricType::GAUGE,
         each(&|server, labels| {
-            server.vitals().map(|(_, up)| gauge(&labels, f64::from(u8::from(up)))).into_iter().collect()
+            server.vitals().map(|vitals| gauge(&labels, f64::from(u8::from(vitals.is_up())))).into_iter().collect()
         }),
+    ));
+    families.push(family(
+        "portreeve_server_ejected",
+        "Whether the server is ejected for what it did to traffic.",
+        MetricType::GAUGE,
+        each(&|server, labels| {
+            server.vitals().map(|vitals| gauge(&labels, f64::from(u8::from(vitals.is_ejected())))).into_iter().collect()
+        }),
+    ));
+    families.push(family(
+        "portreeve_server_ejections_total",
+        "How often the server was ejected.",
+        MetricType::COUNTER,
+        each(&|server, labels| vec![counter(&labels, server.ejections.load(Ordering::Relaxed) as f64)]),
     ));
     families.push(family(
         "portreeve_server_connections_active",
         "Connections in flight to the server.",
         MetricType::GAUGE,
         each(&|server, labels| {
-            server.vitals().map(|(active, _)| gauge(&labels, f64::from(active))).into_iter().collect()
+            server.vitals().map(|vitals| gauge(&labels, f64::from(vitals.active()))).into_iter().collect()
         }),
     ));
     families.push(family(
@@ -290,7 +306,7 @@ fn add_servers(all: &[std::sync::Arc<ServerMetrics>], families: &mut Vec<MetricF
     ));
 }
 
-fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
+pub(super) fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
     let mut family = MetricFamily::default();
     family.set_name(name.to_owned());
     family.set_help(help.to_owned());
@@ -313,7 +329,7 @@ fn with_labels(pairs: &[(&str, &str)]) -> Metric {
     )
 }
 
-fn counter(labels: &[(&str, &str)], value: f64) -> Metric {
+pub(super) fn counter(labels: &[(&str, &str)], value: f64) -> Metric {
     let mut metric = with_labels(labels);
     let mut counter = Counter::default();
     counter.set_value(value);
@@ -329,7 +345,7 @@ fn gauge(labels: &[(&str, &str)], value: f64) -> Metric {
     metric
 }
 
-fn histogram<const BOUNDS: usize>(
+pub(super) fn histogram<const BOUNDS: usize>(
     labels: &[(&str, &str)],
     bounds: &[Duration; BOUNDS],
     total: &Total<BOUNDS>,

@@ -5,6 +5,7 @@
 //! Handles are found by name: whatever keeps its name keeps its counters, and a series ends when nothing holds its handle.
 
 mod expose;
+mod http;
 mod shard;
 
 use std::collections::{BTreeMap, HashMap};
@@ -16,6 +17,7 @@ use crossbeam_utils::CachePadded;
 
 use crate::ending::{Handshake, Reason, TlsVersion};
 use crate::units::Name;
+use http::{ListenerHttp, ServerHttp};
 use shard::{CONNECT_BOUNDS, CONNECTION_BOUNDS, Histogram, Tally};
 
 /// A number that is exact at every moment and shared by all threads.
@@ -67,6 +69,7 @@ struct ListenerShard {
     /// By the version agreed upon and how it went.
     handshakes: [[Tally; Handshake::COUNT]; TlsVersion::COUNT],
     seconds: Histogram<{ CONNECTION_BOUNDS.len() }>,
+    http: ListenerHttp,
 }
 
 impl ListenerMetrics {
@@ -149,6 +152,8 @@ pub trait Vitals: Send + Sync + std::fmt::Debug {
     fn active(&self) -> u32;
     /// Whether it counts as up.
     fn is_up(&self) -> bool;
+    /// Whether it is ejected for what it did to traffic.
+    fn is_ejected(&self) -> bool;
 }
 
 /// What is counted of one server.
@@ -159,6 +164,7 @@ pub struct ServerMetrics {
     vitals: Mutex<Option<Weak<dyn Vitals>>>,
     shards: Box<[CachePadded<ServerShard>]>,
     checks: Mutex<Checks>,
+    ejections: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -170,6 +176,7 @@ struct ServerShard {
     full_handshakes: Tally,
     resumed_handshakes: Tally,
     connect_seconds: Histogram<{ CONNECT_BOUNDS.len() }>,
+    http: ServerHttp,
 }
 
 /// Written by one checker, a few times a second at most.
@@ -228,15 +235,19 @@ impl ServerMetrics {
         checks.seconds.observe(&CONNECT_BOUNDS, after);
     }
 
+    /// It was ejected for what it did to traffic.
+    pub fn ejected(&self) {
+        self.ejections.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Whom to ask for what is not counted.
     pub fn set_vitals(&self, vitals: Weak<dyn Vitals>) {
         *lock(&self.vitals) = Some(vitals);
     }
 
-    /// Connections in flight, and whether it is up; `None` when the server is gone and only its last connections are not.
-    fn vitals(&self) -> Option<(u32, bool)> {
-        let vitals = lock(&self.vitals).as_ref()?.upgrade()?;
-        Some((vitals.active(), vitals.is_up()))
+    /// What it knows of itself; `None` when the server is gone and only its last connections are not.
+    fn vitals(&self) -> Option<Arc<dyn Vitals>> {
+        lock(&self.vitals).as_ref()?.upgrade()
     }
 
     /// How many connections were made to it.
@@ -326,6 +337,7 @@ impl Catalogue {
                 endings: [const { Tally::new() }; Reason::COUNT],
                 handshakes: [const { [const { Tally::new() }; Handshake::COUNT] }; TlsVersion::COUNT],
                 seconds: Histogram::default(),
+                http: ListenerHttp::default(),
             }),
         })
     }
@@ -345,8 +357,10 @@ impl Catalogue {
                 full_handshakes: Tally::default(),
                 resumed_handshakes: Tally::default(),
                 connect_seconds: Histogram::default(),
+                http: ServerHttp::default(),
             }),
             checks: Mutex::new(Checks { passed: 0, failed: 0, seconds: Histogram::default() }),
+            ejections: AtomicU64::new(0),
         })
     }
 

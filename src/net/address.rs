@@ -281,4 +281,22 @@ mod tests {
             assert!(Networks::default().add(text).is_err(), "{text:?} was accepted");
         }
     }
+
+    #[test]
+    fn the_closest_network_of_a_client_is_the_one_with_the_most_bits() {
+        let mut networks = Networks::default();
+        for text in ["0.0.0.0/0", "10.0.0.0/8", "10.1.2.3", "10.1.0.0/16", "2001:db8::/32"] {
+            networks.add(text).unwrap();
+        }
+        let closest = |text: &str| networks.closest(&ClientAddr::Tcp(text.parse().unwrap()));
+        assert_eq!(closest("10.1.2.3:1"), Some(32));
+        assert_eq!(closest("10.1.2.4:1"), Some(16));
+        assert_eq!(closest("10.2.0.1:1"), Some(8));
+        assert_eq!(closest("192.0.2.1:1"), Some(0));
+        assert_eq!(closest("[2001:db8::1]:1"), Some(32));
+        assert_eq!(closest("[2001:db9::1]:1"), None);
+        assert_eq!(networks.closest(&ClientAddr::Unix), None);
+        networks.add("unix").unwrap();
+        assert_eq!(networks.closest(&ClientAddr::Unix), Some(0));
+    }
 }

@@ -191,6 +191,14 @@ impl Stream {
         self.socket.poll_read_ready(cx).map(|_| ())
     }
 
+    /// Waits until the other side has closed, for one who does not read just now. Not noticed while bytes wait to be read.
+    pub fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match ready!(self.socket.poll_read_ready(cx)) {
+            Ok(guard) if !guard.ready().is_read_closed() => Poll::Pending,
+            Ok(_) | Err(_) => Poll::Ready(()),
+        }
+    }
+
     /// Whether to close with a reset when it is dropped, so that the other side cannot take the end for a clean one
     /// (`SO_LINGER` of zero, socket(7)).
     pub fn set_abandoned(&mut self, abandoned: bool) {

@@ -4,28 +4,84 @@ use std::net::SocketAddr;
 
 use tokio::time::{Instant, timeout_at};
 
+use super::ends::ServerEnd;
 use super::intake::Arrived;
 use super::reasons;
-use super::record::Record;
+use super::record::{More, Record};
+use crate::backend::{Outcome, Server};
 use crate::ending::{Reason, TlsVersion};
 use crate::net::address::{ClientAddr, Endpoint};
 use crate::net::dial::{First, dial};
 use crate::net::proxy_protocol::{Announcement, Origin, TlsFacts, Version, encode};
 use crate::net::stream::Stream;
-use crate::pool::{Picked, Tried};
+use crate::pool::{Picked, Pool, Tried};
 use crate::snapshot::PoolInEffect;
-use crate::tls::{self, TlsStream, ToServer};
+use crate::tls;
 
-/// The server's end of a connection.
-#[derive(Debug)]
-pub(super) enum ServerEnd {
-    Plain(Stream),
-    Tls(Box<TlsStream<ToServer>>),
+/// Why a server was not reached.
+pub(super) struct Unreached {
+    /// The reason.
+    pub(super) reason: Reason,
+    /// More words on it.
+    pub(super) words: Option<String>,
 }
 
-/// Picks a server and connects to it; if that fails, picks another, as often as the pool allows. `header` says whom we
-/// speak for, and `first` who speaks first behind it and behind the handshake; what the client has sent is sent to none
-/// before it is connected, so nothing has to be replayed.
+impl From<Reason> for Unreached {
+    fn from(reason: Reason) -> Self {
+        Self { reason, words: None }
+    }
+}
+
+/// Connects to a server and shakes hands with it, if that is to be. `header` says whom we speak for, and `first` who speaks
+/// first behind it and behind the handshake.
+pub(super) async fn reach(
+    worker: usize,
+    pool: &Pool,
+    server: &Server,
+    first: First,
+    header: &[u8],
+) -> Result<ServerEnd, Unreached> {
+    let started = Instant::now();
+    let we_begin = server.tls.is_some() || !header.is_empty();
+    let first_of_all = if we_begin { First::Us } else { first };
+    let dialled = dial(&server.address, pool.next_source(server), pool.connect_timeout(), first_of_all).await;
+    let reached = match (dialled, &server.tls) {
+        (Ok(stream), None) => Ok(ServerEnd::Plain(stream)),
+        (Ok(stream), Some(settings)) => {
+            // Handshakes are large, and few connections are in one at a time.
+            let shaking = Box::pin(tls::connect(stream, header.to_vec(), settings, first));
+            match timeout_at(started + pool.connect_timeout(), shaking).await {
+                Ok(Ok((stream, resumed))) => {
+                    server.state.metrics().shook_hands(worker, resumed);
+                    Ok(ServerEnd::Tls(stream))
+                }
+                Ok(Err(failed)) => Err(Unreached {
+                    reason: Reason::ServerTlsError,
+                    words: Some(format!("server {}: {failed}", server.state.name)),
+                }),
+                Err(_elapsed) => Err(Reason::ConnectTimeout.into()),
+            }
+        }
+        (Err(error), _) => {
+            let reason = reasons::of_dial(error.failure);
+            if reason == Reason::Internal {
+                tracing::warn!(pool = %pool.name(), server = %server.state.name, "connecting failed: {error}");
+            }
+            Err(reason.into())
+        }
+    };
+    if let Err(Unreached { reason, .. }) = &reached {
+        server.state.metrics().connect_failed(worker, *reason);
+        if reasons::is_servers_fault(*reason) {
+            server.state.report_failure();
+            server.state.report(Outcome::Failure);
+        }
+    }
+    reached
+}
+
+/// Picks a server and connects to it; if that fails, picks another, as often as the pool allows. What the client has sent
+/// is sent to none before it is connected, so nothing has to be replayed.
 pub(super) async fn connect(
     record: &mut Record,
     pool: &PoolInEffect,
@@ -40,44 +96,15 @@ pub(super) async fn connect(
             record.retried();
         }
         let started = Instant::now();
-        let we_begin = server.tls.is_some() || !header.is_empty();
-        let first_of_all = if we_begin { First::Us } else { first };
-        let dialled = dial(&server.address, pool.next_source(server), pool.connect_timeout(), first_of_all).await;
-        let connected = match (dialled, &server.tls) {
-            (Ok(stream), None) => Ok(ServerEnd::Plain(stream)),
-            (Ok(stream), Some(settings)) => {
-                // Handshakes are large, and few connections are in one at a time.
-                let shaking = Box::pin(tls::connect(stream, header.to_vec(), settings, first));
-                match timeout_at(started + pool.connect_timeout(), shaking).await {
-                    Ok(Ok((stream, resumed))) => {
-                        server.state.metrics().shook_hands(record.desk.worker, resumed);
-                        Ok(ServerEnd::Tls(stream))
-                    }
-                    Ok(Err(failed)) => {
-                        record.failed(format_args!("server {}: {failed}", server.state.name));
-                        Err(Reason::ServerTlsError)
-                    }
-                    Err(_elapsed) => Err(Reason::ConnectTimeout),
-                }
-            }
-            (Err(error), _) => {
-                let reason = reasons::of_dial(error.failure);
-                if reason == Reason::Internal {
-                    tracing::warn!(pool = %pool.name(), server = %server.state.name, "connecting failed: {error}");
-                }
-                Err(reason)
-            }
-        };
-        match connected {
+        match reach(record.desk.worker, pool, server, first, header).await {
             Ok(end) => {
                 record.connected(lease, started.elapsed());
                 return Ok(end);
             }
-            Err(reason) => {
+            Err(Unreached { reason, words }) => {
                 failure = reason;
-                server.state.metrics().connect_failed(record.desk.worker, failure);
-                if reasons::is_servers_fault(failure) {
-                    server.state.report_failure();
+                if let Some(words) = words {
+                    record.failed(words);
                 }
             }
         }
@@ -92,10 +119,26 @@ pub(super) async fn connect(
 /// The header that tells a server whom we speak for.
 pub(super) fn header(record: &mut Record, version: Version, arrived: &Arrived) -> Vec<u8> {
     let client = record.client();
+    let destination = match &arrived.destination {
+        Some(Endpoint::Tcp(address)) => Some(*address),
+        Some(Endpoint::Unix(_)) => None,
+        None => local_address(arrived.end.socket()),
+    };
     let more = record.more();
-    if more.unique_id.is_none() {
-        more.unique_id = Some(format!("{:032x}", fastrand::u128(..)).into_bytes().into_boxed_slice());
-    }
+    more.identify();
+    // What a client merely offers is not agreed upon.
+    let agreed = arrived.protocols.first().filter(|_| more.tls.is_some());
+    announce(version, client, destination, more, agreed.map(AsRef::as_ref))
+}
+
+/// The header that tells a server that we speak for this client, which connected to `destination`.
+pub(super) fn announce(
+    version: Version,
+    client: ClientAddr,
+    destination: Option<SocketAddr>,
+    more: &More,
+    alpn: Option<&[u8]>,
+) -> Vec<u8> {
     let tls = more.tls.map(|version| TlsFacts {
         version: match version {
             TlsVersion::Tls12 => "TLSv1.2",
@@ -104,29 +147,22 @@ pub(super) fn header(record: &mut Record, version: Version, arrived: &Arrived) -
         common_name: more.identity.as_ref().and_then(|identity| identity.common_name.as_deref()),
         certificate: more.identity.is_some(),
     });
-    // What a client merely offers is not agreed upon.
-    let agreed = arrived.protocols.first().filter(|_| tls.is_some());
+    let origin = match (client, destination) {
+        (ClientAddr::Unix, _) => Origin::Unix,
+        (ClientAddr::Tcp(source), Some(destination)) => Origin::Tcp { source, destination },
+        (ClientAddr::Tcp(_), None) => Origin::Unknown,
+    };
     let announcement = Announcement {
-        origin: origin(client, arrived),
+        origin,
         authority: more.server_name.as_deref(),
-        alpn: agreed.map(AsRef::as_ref),
+        alpn,
         unique_id: more.unique_id.as_deref(),
         tls,
     };
     encode(version, &announcement)
 }
 
-fn origin(client: ClientAddr, arrived: &Arrived) -> Origin {
-    let ClientAddr::Tcp(source) = client else {
-        return Origin::Unix;
-    };
-    let destination = match &arrived.destination {
-        Some(Endpoint::Tcp(address)) => Some(*address),
-        Some(Endpoint::Unix(_)) => None,
-        None => rustix::net::getsockname(arrived.socket()).ok().and_then(|address| SocketAddr::try_from(address).ok()),
-    };
-    match destination {
-        Some(destination) => Origin::Tcp { source, destination },
-        None => Origin::Unknown,
-    }
+/// The address of this machine that a socket has, unless it is no TCP socket.
+pub(super) fn local_address(socket: &Stream) -> Option<SocketAddr> {
+    SocketAddr::try_from(rustix::net::getsockname(socket).ok()?).ok()
 }

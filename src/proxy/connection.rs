@@ -7,19 +7,21 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::connect::{ServerEnd, connect, header};
-use super::intake::{Arrived, ClientEnd, arrive, may_yet_announce, no_longer_than};
+use super::connect::{connect, header};
+use super::ends::{ClientEnd, ServerEnd};
+use super::http::{self, Terms};
+use super::intake::{Arrived, arrive, may_yet_announce, no_longer_than};
 use super::live::Entry;
-use super::record::Record;
+use super::record::{Both, Record};
 use super::{Desk, reasons};
-use crate::backend::State;
+use crate::backend::Outcome;
 use crate::config::model::ListenerTimeouts;
 use crate::ending::Reason;
 use crate::metrics::{Catalogue, ListenerMetrics};
 use crate::net::address::ClientAddr;
 use crate::net::dial::First;
 use crate::net::stream::Stream;
-use crate::relay::{Direction, Early, Limits, Meter, Wire, relay};
+use crate::relay::{Early, Limits, Wire, relay};
 use crate::snapshot::{Listener, Snapshot};
 use crate::units::Name;
 
@@ -111,15 +113,43 @@ pub fn serve(desk: Rc<Desk>, admitted: Admitted) -> impl Future<Output = ()> {
     async move {
         let (mut record, outcome) = setting_up.await;
         match outcome {
-            Ok(established) => converse(&mut record, established).await,
+            Ok(Established::Relay(relayed)) => converse(&mut record, relayed).await,
+            // In a task of its own, which is smaller than one with room for a relay.
+            Ok(Established::Http(serving)) => serving.spawn(record),
             Err(reason) => record.close(reason),
         }
     }
 }
 
+/// A connection that has said where to.
+#[derive(Debug)]
+enum Established {
+    /// There is a server at its other end.
+    Relay(Relayed),
+    /// Each of its requests is sent on its own.
+    Http(Box<Serving>),
+}
+
+/// A connection whose requests are served.
+#[derive(Debug)]
+struct Serving {
+    arrived: Arrived,
+    listener: Name,
+    terms: Terms,
+    live: Entry,
+}
+
+impl Serving {
+    fn spawn(self: Box<Self>, record: Record) {
+        let Self { arrived, listener, terms, live } = *self;
+        let desk = Rc::clone(&record.desk);
+        desk.tasks.spawn_local("connection", http::serve(record, live, arrived, listener, terms));
+    }
+}
+
 /// A connection with a server at its other end.
 #[derive(Debug)]
-struct Established {
+struct Relayed {
     client: ClientEnd,
     server: ServerEnd,
     /// What goes to the server first.
@@ -137,22 +167,37 @@ async fn set_up(
     snapshot: &Snapshot,
 ) -> Result<Established, Reason> {
     let client = Stream::new(socket).map_err(|_no_event_queue| Reason::Internal)?;
-    let Some(listener) = snapshot.listener(listener) else {
+    let name = listener;
+    let Some(listener) = snapshot.listener(name) else {
         client.reset();
         return Err(Reason::Internal);
     };
+    if let Some(settings) = &listener.http {
+        let mut client = client;
+        client.set_abandoned(true);
+        let arrived = tokio::select! {
+            arrived = arrive(record, client, listener) => arrived?,
+            () = live.recall.due() => return Err(live.recalled_for().unwrap_or(Reason::Internal)),
+        };
+        record.more().asked_for.clone_from(&arrived.asked_for);
+        let terms = Terms::of(listener, settings, record.accepted());
+        return Ok(Established::Http(Box::new(Serving { arrived, listener: name.clone(), terms, live })));
+    }
     let found = tokio::select! {
         found = find_server(record, client, listener, snapshot) => found?,
         () = live.recall.due() => return Err(live.recalled_for().unwrap_or(Reason::Internal)),
     };
     if let Some(state) = record.server() {
+        // Of bytes nobody knows whether they are an error: to have connected is all that can go well.
+        state.report(Outcome::Ok);
         live.set_server(state);
     }
     let ListenerTimeouts { handshake: _, idle, half_close, max_age } = listener.timeouts;
     let expires = (!max_age.is_zero()).then(|| record.accepted() + max_age);
     let half_close = half_close.min(idle);
     let (client, server, early) = found;
-    Ok(Established { client, server, early, live, limits: Limits { idle, half_close, expires } })
+    let limits = Limits { idle, half_close, expires };
+    Ok(Established::Relay(Relayed { client, server, early, live, limits }))
 }
 
 /// Hears the client out and connects to a server of the pool that leads to. Until there is one, dropping the future
@@ -165,7 +210,7 @@ async fn find_server(
 ) -> Result<(ClientEnd, ServerEnd, Early), Reason> {
     client.set_abandoned(true);
     let mut arrived = arrive(record, client, listener).await?;
-    arrived.set_abandoned(true);
+    arrived.end.set_abandoned(true);
     let offers = |protocol: &[u8]| arrived.protocols.iter().any(|offered| **offered == *protocol);
     let Some(pool) = snapshot.route(listener, arrived.asked_for.as_deref(), offers) else {
         return Err(Reason::NoRoute);
@@ -179,7 +224,7 @@ async fn find_server(
         let until = Instant::now() + listener.timeouts.idle;
         Box::pin(no_longer_than(until, screen(record, &mut arrived, &mut server))).await?;
     }
-    arrived.set_abandoned(false);
+    arrived.end.set_abandoned(false);
     let Arrived { end, early, .. } = arrived;
     let early = match &server {
         ServerEnd::Plain(_) if !header.is_empty() => {
@@ -217,8 +262,8 @@ async fn screen(record: &Record, arrived: &mut Arrived, server: &mut ServerEnd) 
 }
 
 /// Relays between the two sides until the end, and closes both accordingly.
-async fn converse(record: &mut Record, established: Established) {
-    let Established { client, server, early, live, limits } = established;
+async fn converse(record: &mut Record, relayed: Relayed) {
+    let Relayed { client, server, early, live, limits } = relayed;
     // Each pair of ends has a relay of its own. Only that of plain ones is part of the task itself, which so stays small.
     match (client, server) {
         (ClientEnd::Plain(client), ServerEnd::Plain(server)) => {
@@ -245,7 +290,7 @@ async fn run(
     limits: Limits,
 ) {
     let desk = Rc::clone(&record.desk);
-    let meter = Both { worker: desk.worker, listener: record.listener(), server: record.server() };
+    let meter = Both::new(desk.worker, Some(record.listener()), record.server());
     let report = relay(&mut client, &mut server, early, limits, &desk.scratch, &live.recall, &meter).await;
     record.moved(report.up, report.down);
     if !report.is_clean() {
@@ -256,28 +301,4 @@ async fn run(
         }
     }
     record.close(reasons::of_relay(&report, live.recalled_for()));
-}
-
-/// Counts bytes for the listener and for the server.
-struct Both<'a> {
-    worker: usize,
-    listener: &'a ListenerMetrics,
-    server: Option<&'a Arc<State>>,
-}
-
-impl Meter for Both<'_> {
-    fn moved(&self, direction: Direction, bytes: usize) {
-        let bytes = bytes as u64;
-        let server = self.server.map(|server| server.metrics());
-        match direction {
-            Direction::Up => {
-                self.listener.bytes_in(self.worker, bytes);
-                server.inspect(|server| server.bytes_in(self.worker, bytes));
-            }
-            Direction::Down => {
-                self.listener.bytes_out(self.worker, bytes);
-                server.inspect(|server| server.bytes_out(self.worker, bytes));
-            }
-        }
-    }
 }

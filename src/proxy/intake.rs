@@ -2,6 +2,7 @@
 
 use tokio::time::{Instant, timeout_at};
 
+use super::ends::ClientEnd;
 use super::reasons;
 use super::record::Record;
 use crate::ending::{Handshake, Reason, TlsVersion};
@@ -10,14 +11,7 @@ use crate::net::proxy_protocol::{self, Header, Origin, Verdict};
 use crate::net::stream::Stream;
 use crate::snapshot::{Front, Listener};
 use crate::tls::hello::{Hello, Sniffed, Sniffer};
-use crate::tls::{Accepted, Failed, Terminator, TlsStream, ToClient, accept, unknown_name};
-
-/// The client's end of a connection.
-#[derive(Debug)]
-pub(super) enum ClientEnd {
-    Plain(Stream),
-    Tls(Box<TlsStream<ToClient>>),
-}
+use crate::tls::{Accepted, Failed, Terminator, accept, unknown_name};
 
 /// A client that has said where to.
 #[derive(Debug)]
@@ -39,22 +33,6 @@ impl Arrived {
     fn plain(socket: Stream, early: Vec<u8>) -> Self {
         let end = ClientEnd::Plain(socket);
         Self { end, early, asked_for: None, protocols: Vec::new(), destination: None, screened: false }
-    }
-
-    /// Whether to close with a reset when it is dropped.
-    pub(super) fn set_abandoned(&mut self, abandoned: bool) {
-        match &mut self.end {
-            ClientEnd::Plain(socket) => socket.set_abandoned(abandoned),
-            ClientEnd::Tls(stream) => stream.set_abandoned(abandoned),
-        }
-    }
-
-    /// The socket.
-    pub(super) fn socket(&self) -> &Stream {
-        match &self.end {
-            ClientEnd::Plain(socket) => socket,
-            ClientEnd::Tls(stream) => stream.socket(),
-        }
     }
 }
 

@@ -3,6 +3,8 @@
 
 mod connect;
 mod connection;
+mod ends;
+mod http;
 mod intake;
 mod live;
 mod reasons;
@@ -43,6 +45,21 @@ pub struct Desk {
     pub turnover: Turnover,
     /// The tasks of the worker.
     pub tasks: Tasks,
+    /// What requests use again.
+    pub requests: Requests,
+}
+
+/// What the requests of a worker share.
+#[derive(Debug, Default)]
+pub struct Requests {
+    /// Heads and buffers.
+    stash: http::Stash,
+    /// Connections to servers that wait for the next one.
+    upstreams: http::Upstreams,
+    /// Places for responses that are compressed.
+    encoders: http::Places,
+    /// Places for copies of requests.
+    copies: http::Places,
 }
 
 /// How many connections end for each that begins, over the last hundred or so: near one where they are short, near none
@@ -76,6 +93,16 @@ impl Desk {
     #[must_use]
     pub fn metrics(&self) -> Option<&WorkerMetrics> {
         self.catalogue.workers().get(self.worker)
+    }
+
+    /// Starts what looks after the connections to servers that wait for requests.
+    pub fn keep_house(self: &Rc<Self>) {
+        self.tasks.spawn_local("upstreams", http::Upstreams::keep_house(Rc::clone(self)));
+    }
+
+    /// Closes the connections to a server that wait for requests, as when it went down.
+    pub fn forget(&self, server: &Arc<crate::backend::State>) {
+        self.requests.upstreams.close(server);
     }
 
     /// Serves an admitted connection in a task of its own.

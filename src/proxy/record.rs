@@ -11,8 +11,9 @@ use super::{Desk, Place};
 use crate::backend::{Lease, State};
 use crate::ending::{Reason, TlsVersion};
 use crate::logging::Line;
-use crate::metrics::ListenerMetrics;
+use crate::metrics::{ListenerMetrics, ServerMetrics};
 use crate::net::address::ClientAddr;
+use crate::relay::{Direction, Meter};
 use crate::tls::Facts;
 use crate::units::Name;
 
@@ -31,6 +32,8 @@ pub(super) struct Record {
     bytes: (u64, u64),
     retries: u8,
     reason: Reason,
+    /// Whether the access log says nothing of it: its requests have lines of their own.
+    quiet: bool,
     /// What most connections have not; boxed, since all of them would carry the room for it.
     more: Option<Box<More>>,
 }
@@ -46,8 +49,19 @@ pub(super) struct More {
     pub(super) identity: Option<Box<Facts>>,
     /// What the proxies on the way know the connection by: any bytes, which are passed on as they are.
     pub(super) unique_id: Option<Box<[u8]>>,
+    /// The server name that it asked for itself, which its handshake was held to.
+    pub(super) asked_for: Option<Box<str>>,
     /// What lies behind the reason it ended for.
     pub(super) error: Option<Box<str>>,
+}
+
+impl More {
+    /// Makes an id for the connection if it has none.
+    pub(super) fn identify(&mut self) {
+        if self.unique_id.is_none() {
+            self.unique_id = Some(format!("{:032x}", fastrand::u128(..)).into_bytes().into_boxed_slice());
+        }
+    }
 }
 
 impl Record {
@@ -63,6 +77,7 @@ impl Record {
             bytes: (0, 0),
             retries: 0,
             reason: Reason::Internal,
+            quiet: false,
             more: None,
         }
     }
@@ -80,6 +95,11 @@ impl Record {
     /// What else is known of it.
     pub(super) fn more(&mut self) -> &mut More {
         self.more.get_or_insert_default()
+    }
+
+    /// What else is known of it is known elsewhere.
+    pub(super) fn forget_more(&mut self) {
+        self.more = None;
     }
 
     /// Something failed; these words say more of it than a reason can. Nobody hears them where there is no access log.
@@ -126,6 +146,11 @@ impl Record {
         self.bytes = (up, down);
     }
 
+    /// Whether the access log says nothing of it.
+    pub(super) fn set_quiet(&mut self, quiet: bool) {
+        self.quiet = quiet;
+    }
+
     /// It ended for this reason.
     pub(super) fn close(&mut self, reason: Reason) {
         self.reason = reason;
@@ -137,12 +162,13 @@ impl Drop for Record {
         let lasted = self.accepted.elapsed();
         self.desk.turnover.ended();
         self.place.listener.ended(self.desk.worker, self.reason, lasted);
-        if !self.desk.access.is_on() {
+        if self.quiet || !self.desk.access.is_on() {
             return;
         }
         let server = self.server();
         let nothing = More::default();
-        let More { server_name, tls, identity, unique_id, error } = self.more.as_deref().unwrap_or(&nothing);
+        let More { server_name, tls, identity, unique_id, asked_for: _, error } =
+            self.more.as_deref().unwrap_or(&nothing);
         self.desk.access.write(&Line {
             listener: self.place.listener.name().as_str(),
             protocol: "tcp",
@@ -152,6 +178,7 @@ impl Drop for Record {
             client_subject: identity.as_ref().map(|identity| identity.subject.as_str()),
             client_names: identity.as_ref().map(|identity| &*identity.alternative_names).unwrap_or_default(),
             unique_id: unique_id.as_deref().map(readable).as_deref(),
+            request: None,
             pool: self.pool.as_ref().map(Name::as_str),
             server: server.map(|server| server.name.as_str()),
             bytes_in: self.bytes.0,
@@ -166,7 +193,7 @@ impl Drop for Record {
 }
 
 /// An id as it is where it is text, and else as hexadecimal digits.
-fn readable(id: &[u8]) -> Cow<'_, str> {
+pub(super) fn readable(id: &[u8]) -> Cow<'_, str> {
     match std::str::from_utf8(id) {
         Ok(text) => text.into(),
         Err(_) => id.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into(),
@@ -174,6 +201,35 @@ fn readable(id: &[u8]) -> Cow<'_, str> {
 }
 
 /// Milliseconds to the microsecond.
-fn millis(duration: Duration) -> f64 {
+pub(super) fn millis(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1000.0
+}
+
+/// Counts bytes for the listener and for the server, as they move.
+pub(super) struct Both<'a> {
+    worker: usize,
+    listener: Option<&'a ListenerMetrics>,
+    server: Option<&'a ServerMetrics>,
+}
+
+impl<'a> Both<'a> {
+    pub(super) fn new(worker: usize, listener: Option<&'a ListenerMetrics>, server: Option<&'a Arc<State>>) -> Self {
+        Self { worker, listener, server: server.map(|server| &**server.metrics()) }
+    }
+}
+
+impl Meter for Both<'_> {
+    fn moved(&self, direction: Direction, bytes: usize) {
+        let bytes = bytes as u64;
+        match direction {
+            Direction::Up => {
+                self.listener.inspect(|listener| listener.bytes_in(self.worker, bytes));
+                self.server.inspect(|server| server.bytes_in(self.worker, bytes));
+            }
+            Direction::Down => {
+                self.listener.inspect(|listener| listener.bytes_out(self.worker, bytes));
+                self.server.inspect(|server| server.bytes_out(self.worker, bytes));
+            }
+        }
+    }
 }

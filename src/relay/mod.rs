@@ -3,6 +3,8 @@
 //! The relay owns neither end and decides nothing: it moves bytes, keeps half-closed connections going, watches its
 //! deadlines and returns a [`Report`]. Closing, and whether with a reset, is the caller's; [`Report::is_clean`] says which.
 
+mod adapter;
+mod conduit;
 mod deadlines;
 mod flow;
 mod scratch;
@@ -18,6 +20,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::net::errno::is_disconnect;
 
+pub use adapter::{WireIo, WireParts};
+pub use conduit::Conduit;
 pub use deadlines::Limits;
 use deadlines::{Deadlines, Due};
 use flow::{Fault, Flow};
@@ -127,17 +131,18 @@ impl Recall {
     /// Waits until it was called back and the moment has come: for what is not a relay yet.
     pub async fn due(&self) {
         let by = poll_fn(|cx| {
-            self.register(cx);
+            self.listen(cx);
             self.by.get().map_or(Poll::Pending, Poll::Ready)
         })
         .await;
         sleep_until(by).await;
     }
 
-    fn register(&self, cx: &Context<'_>) {
-        let mut waker = self.waker.borrow_mut();
-        if waker.is_none() {
-            *waker = Some(cx.waker().clone());
+    /// Wakes the task that asked last when it is called back: a connection may go on in another task than it began in.
+    pub fn listen(&self, cx: &Context<'_>) {
+        match &mut *self.waker.borrow_mut() {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
         }
     }
 }
@@ -205,7 +210,7 @@ impl Relay {
         meter: &impl Meter,
         timer: Pin<&mut Sleep>,
     ) -> Poll<End> {
-        recall.register(cx);
+        recall.listen(cx);
         let before = self.up.delivered() + self.down.delivered();
         // The server's direction goes first: an end of the server is seen before a write that it will refuse.
         self.down.poll(cx, server, client, scratch, meter);

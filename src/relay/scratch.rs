@@ -73,7 +73,7 @@ impl Scratch {
     }
 
     /// Lends the buffer for the time of one call.
-    pub(super) fn with_buffer<T>(&self, work: impl FnOnce(&mut [u8]) -> T) -> T {
+    pub fn with_buffer<T>(&self, work: impl FnOnce(&mut [u8]) -> T) -> T {
         work(&mut self.buffer.borrow_mut())
     }
 

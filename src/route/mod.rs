@@ -1,4 +1,5 @@
-//! From a host name to whatever it is for: exact names and wildcards, the most specific first. It knows no pools.
+//! From a host name to whatever it is for: exact names and wildcards, the most specific first; and, in [`http`], from a
+//! request. It knows no pools.
 
 pub mod http;
 

@@ -104,6 +104,21 @@ impl ServerSettings {
         Self { name: Some(name), digest, ..self.clone() }
     }
 
+    /// The same, offering these protocols by ALPN in place of any others.
+    #[must_use]
+    pub fn offering(&self, protocols: &[&[u8]]) -> Self {
+        let digest = digest([self.digest.as_slice(), b"alpn"].into_iter().chain(protocols.iter().copied()));
+        let mut offering = Self { digest, ..self.clone() };
+        offering.config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        offering
+    }
+
+    /// The name that servers are asked for, unless that is their address.
+    #[must_use]
+    pub fn name(&self) -> Option<std::borrow::Cow<'_, str>> {
+        self.name.as_ref().map(ServerName::to_str)
+    }
+
     /// Puts the settings into effect for one server. Sessions of `before` go on if that was the same server and asked for
     /// the same. With `log_keys`, as for [`super::Terminator::new`].
     #[must_use]

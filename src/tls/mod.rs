@@ -11,6 +11,8 @@ mod failure;
 pub mod hello;
 mod stream;
 mod terminator;
+#[cfg(test)]
+mod tests;
 mod tickets;
 
 use std::sync::{Arc, LazyLock};
@@ -22,7 +24,7 @@ pub use accept::{Accepted, Turns, accept, unknown_name};
 pub use certificate::{Certificate, Facts, Unusable, certificates, revocation_lists};
 pub use connect::{ServerNameError, ServerSettings, ServerTls, ServerVerification, connect, server_name};
 pub use failure::Failed;
-pub use stream::{TlsStream, ToClient, ToServer};
+pub use stream::{Engine, TlsStream, ToClient, ToServer};
 pub use terminator::{ClientAuth, ClientPolicy, MinVersion, Settings, Terminator, TicketSource, is_usable_root};
 pub use tickets::ticket_keys;
 

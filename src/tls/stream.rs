@@ -134,6 +134,12 @@ impl<E: Engine> TlsStream<E> {
         }
     }
 
+    /// The protocol that was agreed upon by ALPN.
+    #[must_use]
+    pub fn alpn(&self) -> Option<&[u8]> {
+        self.state().alpn_protocol()
+    }
+
     /// What has arrived and was decrypted along with the handshake.
     #[must_use]
     pub fn take_early(&mut self) -> Vec<u8> {

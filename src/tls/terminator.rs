@@ -314,6 +314,15 @@ impl Terminator {
         kept.map_or_else(new, |policy| policy.sessions.clone())
     }
 
+    /// Whether clients that ask for one name are held to the same as those that ask for the other, in lower case. A request
+    /// for a host may come on a connection that was made for another only if they are (RFC 9110 §7.4).
+    #[must_use]
+    pub fn same_policy(&self, one: Option<&str>, other: Option<&str>) -> bool {
+        let digest =
+            |name| self.policies.get(policy_of(&self.hosts, name, self.policies.len() - 1)).map(|policy| policy.digest);
+        self.policies.len() == 1 || digest(one) == digest(other)
+    }
+
     /// What is done with a client that asks for `name`, in lower case; nothing if there is no certificate for it and
     /// others are not shown in its place.
     ///

@@ -5,9 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::admission::{Acl, Users};
+pub use crate::health::HttpVersion;
 use crate::net::address::Networks;
 use crate::route::http::Match;
 use crate::units::{Name, Weight};
+
+pub use crate::pool::RetryBudget;
+pub use crate::pool::sticky::{SameSite, Sticky};
 
 /// What a listener that speaks HTTP is asked to do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -198,18 +202,6 @@ pub struct HttpPool {
     pub sticky: Option<Arc<Sticky>>,
 }
 
-/// The version of HTTP that is spoken to servers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum HttpVersion {
-    /// HTTP/1.1
-    #[default]
-    Http1,
-    /// HTTP/2: by ALPN over TLS, by prior knowledge otherwise.
-    Http2,
-    /// HTTP/2 if the server chooses it by ALPN, else HTTP/1.1.
-    Auto,
-}
-
 /// How connections are kept for the next request, by each worker and for each server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keep {
@@ -259,46 +251,4 @@ impl Default for RetryOn {
     fn default() -> Self {
         Self { connect: true, reset: false, timeout: false, statuses: Vec::new() }
     }
-}
-
-/// How much of the traffic of a pool may be retries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RetryBudget {
-    /// Retries at once for each hundred requests in flight.
-    pub percent: u32,
-    /// Retries at once that are always allowed.
-    pub min: u32,
-}
-
-impl Default for RetryBudget {
-    fn default() -> Self {
-        Self { percent: 20, min: 3 }
-    }
-}
-
-/// How clients are kept with a server by a cookie.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sticky {
-    /// The cookie's name.
-    pub cookie: Box<str>,
-    /// Whether it is for HTTPS only.
-    pub secure: bool,
-    /// Whether scripts cannot read it.
-    pub http_only: bool,
-    /// With which requests from other sites it is sent.
-    pub same_site: SameSite,
-    /// How long the client keeps it; zero is until it is closed.
-    pub ttl: Duration,
-}
-
-/// With which requests from other sites a cookie is sent (RFC 6265bis §5.6.7).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SameSite {
-    /// With none.
-    Strict,
-    /// With those that only lead there.
-    #[default]
-    Lax,
-    /// With all; such a cookie has to be `secure`.
-    None,
 }

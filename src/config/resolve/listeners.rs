@@ -5,11 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::files::Files;
 use super::overlaps::{Claim, Claims};
-use super::tls::{self, Files};
-use crate::config::model::{Front, Listener, ListenerTimeouts, Model, SniRoute};
+use super::{http, tls};
+use crate::config::model::http::HttpTimeouts;
+use crate::config::model::{Front, Listener, ListenerTimeouts, Model, Protocol, SniRoute};
 use crate::config::problem::{Findings, quoted};
-use crate::config::raw::{RawListener, RawListenerTimeouts, RawPool};
+use crate::config::raw::{RawListener, RawListenerTimeouts, RawPool, Spoken};
+use crate::config::raw_http::RawRoute;
 use crate::config::raw_tls::{RawProxyProtocol, RawSniRoute, Texts};
 use crate::config::read::{At, Named};
 use crate::net::address::{BindAddr, Networks};
@@ -54,9 +57,12 @@ fn references<'r, 't>(listener: Option<&'r RawListener<'t>>) -> Vec<Option<&'r A
     let Some(listener) = listener else { return vec![None] };
     let routes = listener.sni.iter().flat_map(|routes| &routes.value);
     let routed = routes.map(|route| route.as_ref()?.pool.as_ref());
+    let requests = listener.http.routes.iter().flat_map(|routes| &routes.value);
+    let requested = requests.flat_map(|route| route.as_ref().map_or_else(|| vec![None], RawRoute::pools));
     // Without routes there has to be a pool of its own.
-    let own = listener.pool.as_ref().map(Some).or_else(|| listener.sni.is_none().then_some(None));
-    own.into_iter().chain(routed).collect()
+    let pool_only = listener.sni.is_none() && listener.http.routes.is_none();
+    let own = listener.pool.as_ref().map(Some).or_else(|| pool_only.then_some(None));
+    own.into_iter().chain(routed).chain(requested).collect()
 }
 
 /// The listener, unless what cannot be done without is missing.
@@ -68,23 +74,28 @@ pub(super) fn resolve(
     findings: &mut Findings,
 ) -> Option<Listener> {
     let Named { name, body } = raw;
-    let RawListener { bind, protocol, pool, max_connections, backlog, timeouts, proxy_protocol, sni, tls } = body?;
+    let RawListener { bind, protocol, pool, max_connections, backlog, timeouts, proxy_protocol, sni, tls, http } =
+        body?;
     let owner: Arc<str> = Arc::from(format!("listener {}", quoted(name.value)));
     let bind = bind.map(|bind| addresses(bind, base, &owner, claims, findings));
-    if let Some(protocol) = protocol {
-        check_protocol(&protocol, findings);
-    }
-    let timeouts = timeouts.map_or_else(ListenerTimeouts::default, |raw| resolve_timeouts(raw, findings));
+    let (timeouts, request_timeouts) =
+        timeouts.map(|raw| resolve_timeouts(raw, protocol, findings)).unwrap_or_default();
     let proxy_protocol = proxy_protocol.and_then(|RawProxyProtocol { from }| Some(resolve_networks(from?, findings)));
     let routes = sni.map(|routes| resolve_routes(routes, findings)).unwrap_or_default();
     let front = match tls {
-        Some(tls) => tls::resolve(tls, files, findings).map(Front::Tls),
+        Some(tls) => tls::resolve(tls, protocol, files, findings).map(Front::Tls),
         None => Some(if routes.is_empty() { Front::Plain } else { Front::Sniff }),
+    };
+    let protocol = match protocol {
+        Some(Spoken::Tcp) => Protocol::Tcp,
+        // Of one that could not be read, what is wrong with the rest is told as well.
+        Some(Spoken::Http) | None => Protocol::Http(http::resolve(http, request_timeouts, files, findings)),
     };
     let name = super::name(&name, "a name for a listener", findings);
     Some(Listener {
         name: name?,
         bind: bind?,
+        protocol,
         proxy_protocol,
         front: front?,
         routes,
@@ -98,15 +109,9 @@ pub(super) fn resolve(
 
 fn resolve_networks(from: Texts<'_>, findings: &mut Findings) -> Networks {
     if from.value.is_empty() {
-        findings.error(from.span, "`from` cannot be empty").expected("the networks of the proxies in front");
+        findings.error(from.span.clone(), "`from` cannot be empty").expected("the networks of the proxies in front");
     }
-    let mut networks = Networks::default();
-    for At { value: text, span } in from.value.into_iter().flatten() {
-        if let Err(why) = networks.add(text) {
-            findings.refused(span, text, "a network", &why);
-        }
-    }
-    networks
+    super::networks(from, findings)
 }
 
 fn resolve_routes(raw: At<Vec<Option<RawSniRoute<'_>>>>, findings: &mut Findings) -> Vec<SniRoute> {
@@ -165,17 +170,15 @@ fn addresses(
     all
 }
 
-fn check_protocol(protocol: &At<&str>, findings: &mut Findings) {
-    let message = match protocol.value {
-        "tcp" => return,
-        "http" => "HTTP is not available in this version".to_owned(),
-        other => format!("`protocol` cannot be {}", quoted(other)),
-    };
-    findings.error(protocol.span.clone(), &message).expected("`tcp`");
-}
-
-fn resolve_timeouts(raw: RawListenerTimeouts, findings: &mut Findings) -> ListenerTimeouts {
-    let RawListenerTimeouts { handshake, idle, half_close, max_age } = raw;
+fn resolve_timeouts(
+    raw: RawListenerTimeouts,
+    protocol: Option<Spoken>,
+    findings: &mut Findings,
+) -> (ListenerTimeouts, HttpTimeouts) {
+    let RawListenerTimeouts { handshake, idle, half_close, max_age, http } = raw;
+    if protocol == Some(Spoken::Tcp) {
+        http::refuse_timeouts(&http, findings);
+    }
     let default = ListenerTimeouts::default();
     let idle = idle.map_or(default.idle, |At { value, .. }| value);
     // Only what somebody wrote is worth a warning, not a default that is longer than a short `idle`.
@@ -184,10 +187,11 @@ fn resolve_timeouts(raw: RawListenerTimeouts, findings: &mut Findings) -> Listen
         let message = format!("`half_close` ({value}) is longer than `idle` ({idle}), which ends the connection first");
         findings.warning(span.clone(), &message);
     }
-    ListenerTimeouts {
+    let timeouts = ListenerTimeouts {
         handshake: handshake.map_or(default.handshake, |At { value, .. }| value),
         idle,
         half_close: half_close.map_or(default.half_close, |At { value, .. }| value),
         max_age: max_age.map_or(default.max_age, |At { value, .. }: At<Duration>| value),
-    }
+    };
+    (timeouts, http::resolve_timeouts(http))
 }

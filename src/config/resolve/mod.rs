@@ -1,10 +1,16 @@
 //! From what the file says to the model: defaults are filled in, references followed, contradictions found. Nothing stops
 //! at the first problem.
 
+mod files;
+mod health;
+mod http;
 mod listeners;
+mod matches;
 mod overlaps;
 mod pools;
+mod routes;
 mod tls;
+mod words;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -14,12 +20,13 @@ use super::limits::{Demand, Descriptors, Environment};
 use super::model::{AccessLog, Admin, AdminHttp, Listener, Log, LogFormat, LogLevel, Model, Pool};
 use super::problem::Findings;
 use super::raw::{MOST_WORKERS, RawAdmin, RawFile, RawLog};
+use super::raw_tls::Texts;
 use super::read::At;
 use crate::health::Check;
-use crate::net::address::BindAddr;
+use crate::net::address::{BindAddr, Networks};
 use crate::units::Name;
+use files::Files;
 use overlaps::{Claim, Claims};
-use tls::Files;
 
 /// The model, unless something that was found so far is an error.
 pub(super) fn resolve(
@@ -76,7 +83,7 @@ fn default_workers(environment: &Environment) -> usize {
 fn demand(workers: usize, listeners: &[Listener], pools: &[Pool]) -> Demand {
     let is_checked = |pool: &&Pool| match pool.check {
         Check::None => false,
-        Check::Tcp(_) | Check::Tls(..) => true,
+        Check::Tcp(_) | Check::Tls(..) | Check::Http(..) => true,
     };
     Demand {
         workers,
@@ -183,4 +190,15 @@ fn name(name: &At<&str>, what: &str, findings: &mut Findings) -> Option<Name> {
             None
         }
     }
+}
+
+/// A list of networks.
+fn networks(list: Texts<'_>, findings: &mut Findings) -> Networks {
+    let mut networks = Networks::default();
+    for At { value: text, span } in list.value.into_iter().flatten() {
+        if let Err(why) = networks.add(text) {
+            findings.refused(span, text, "a network", &why);
+        }
+    }
+    networks
 }

@@ -4,13 +4,15 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::tls::{self, Files};
+use super::files::Files;
+use super::{health, http, tls};
 use crate::config::model::{Model, Pool, PoolTimeouts, Server};
 use crate::config::problem::{Findings, Span, quoted};
 use crate::config::raw::{CheckKind, RawCheck, RawPool, RawPoolTimeouts, RawServer};
 use crate::config::read::{At, Named};
-use crate::health::{Check, Timing};
+use crate::health::{Check, HttpVersion, Timing};
 use crate::net::address::{Endpoint, ServerAddr};
 use crate::tls::ServerSettings;
 use crate::units::{Name, Weight, format_duration};
@@ -23,17 +25,20 @@ pub(super) fn resolve(
     findings: &mut Findings,
 ) -> Option<Pool> {
     let Named { name, body } = raw;
-    let RawPool { balance, servers, check, timeouts, source, retries, on_down, proxy_protocol, tls } = body?;
+    let RawPool { balance, servers, check, outlier, timeouts, source, retries, on_down, proxy_protocol, tls, http } =
+        body?;
     let span = servers.as_ref().map(|servers| servers.span.clone()).unwrap_or_default();
     let servers = servers.map(|servers| resolve_servers(servers, base, findings));
+    let (timeouts, response_header) = timeouts.map(resolve_timeouts).unwrap_or_default();
+    let http = http::resolve_pool(http, response_header, tls.is_some(), findings);
     let tls = match tls {
         None => None,
         Some(tls) => {
             let servers = servers.iter().flatten().map(|server| (server.address.clone(), span.clone()));
-            Some(tls::resolve_pool(tls, &servers.collect::<Vec<_>>(), files, findings)?)
+            Some(tls::resolve_pool(tls, &servers.collect::<Vec<_>>(), http.version, files, findings)?)
         }
     };
-    let check = resolve_check(check.unwrap_or_default(), tls.as_ref(), findings);
+    let check = resolve_check(check.unwrap_or_default(), tls.as_ref(), http.version, findings);
     let source = source.map(|source| resolve_source(source, servers.as_deref().unwrap_or_default(), findings));
     let name = super::name(&name, "a name for a pool", findings);
     Some(Pool {
@@ -41,12 +46,14 @@ pub(super) fn resolve(
         balance: balance.map(|At { value, .. }| value).unwrap_or_default(),
         servers: servers?,
         check,
-        timeouts: timeouts.map_or_else(PoolTimeouts::default, resolve_timeouts),
+        outlier: outlier.and_then(|outlier| health::resolve_outlier(outlier, findings)),
+        timeouts,
         source: source.unwrap_or_default(),
         retries: retries.map_or(Model::RETRIES, |At { value, .. }| value),
         on_down: on_down.map(|At { value, .. }| value).unwrap_or_default(),
         announce: proxy_protocol.map(|At { value, .. }| value),
         tls,
+        http,
     })
 }
 
@@ -117,16 +124,27 @@ fn check_that_some_serve(servers: &[Server], span: Span, findings: &mut Findings
 }
 
 /// The check of a pool; of one that speaks TLS to its servers it shakes hands as well, unless it is told otherwise.
-fn resolve_check(raw: RawCheck<'_>, pool: Option<&Arc<ServerSettings>>, findings: &mut Findings) -> Check {
+fn resolve_check(
+    raw: RawCheck<'_>,
+    pool: Option<&Arc<ServerSettings>>,
+    version: HttpVersion,
+    findings: &mut Findings,
+) -> Check {
     if !raw.refused {
         check_order(&raw, findings);
     }
     let timing = timing(&raw);
-    let RawCheck { kind, interval: _, fast_interval: _, timeout: _, rise: _, fall: _, server_name, refused: _ } = raw;
+    let RawCheck { kind, interval: _, fast_interval: _, timeout: _, rise: _, fall: _, server_name, http, refused: _ } =
+        raw;
     let default = if pool.is_some() { CheckKind::Tls } else { CheckKind::Tcp };
     let kind = kind.map_or(default, |At { value, .. }| value);
-    if let Some(At { span, .. }) = server_name.as_ref().filter(|_| kind != CheckKind::Tls) {
-        findings.error(span.clone(), "`server_name` of a check means nothing unless its type is `tls`");
+    let asks_for_a_name = kind == CheckKind::Tls || kind == CheckKind::Http && pool.is_some();
+    if let Some(At { span, .. }) = server_name.as_ref().filter(|_| !asks_for_a_name) {
+        let message = "`server_name` of a check means nothing unless its type is `tls`, or `http` in a pool with `tls`";
+        findings.error(span.clone(), message);
+    }
+    if kind != CheckKind::Http {
+        health::refuse_http(&http, findings);
     }
     match kind {
         CheckKind::None => Check::None,
@@ -135,11 +153,18 @@ fn resolve_check(raw: RawCheck<'_>, pool: Option<&Arc<ServerSettings>>, findings
             Some(settings) => Check::Tls(timing, settings),
             None => Check::Tcp(timing),
         },
+        CheckKind::Http => {
+            let tls = pool.and_then(|pool| tls::resolve_check(server_name.as_ref(), Some(pool), findings));
+            match health::resolve_http(http, tls, version, findings) {
+                Some(probe) => Check::Http(timing, Arc::new(probe)),
+                None => Check::Tcp(timing),
+            }
+        }
     }
 }
 
 fn timing(raw: &RawCheck<'_>) -> Timing {
-    let RawCheck { kind: _, interval, fast_interval, timeout, rise, fall, server_name: _, refused: _ } = raw;
+    let RawCheck { kind: _, interval, fast_interval, timeout, rise, fall, server_name: _, http: _, refused: _ } = raw;
     let default = Timing::default();
     let interval = interval.as_ref().map_or(default.interval, |At { value, .. }| *value);
     Timing {
@@ -172,9 +197,11 @@ fn check_order(raw: &RawCheck<'_>, findings: &mut Findings) {
     }
 }
 
-fn resolve_timeouts(raw: RawPoolTimeouts) -> PoolTimeouts {
-    let RawPoolTimeouts { connect } = raw;
-    PoolTimeouts { connect: connect.map_or(PoolTimeouts::default().connect, |At { value, .. }| value) }
+/// What connections may take, and what responses may, which is for HTTP alone.
+fn resolve_timeouts(raw: RawPoolTimeouts) -> (PoolTimeouts, Option<At<Duration>>) {
+    let RawPoolTimeouts { connect, response_header } = raw;
+    let connect = connect.map_or(PoolTimeouts::default().connect, |At { value, .. }| value);
+    (PoolTimeouts { connect }, response_header)
 }
 
 fn resolve_source(raw: At<Vec<Option<At<&str>>>>, servers: &[Server], findings: &mut Findings) -> Vec<IpAddr> {

@@ -1,19 +1,18 @@
 //! TLS: files are read, certificates are put with their keys, and what is odd about them is said where they are named.
 
 use std::collections::HashSet;
-use std::fs::Metadata;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 
-use crate::config::model::{self, Model};
+use super::files::{Files, refuse};
+use crate::config::model::Model;
+use crate::config::model::http::HttpVersion;
 use crate::config::problem::{Findings, quoted};
+use crate::config::raw::Spoken;
 use crate::config::raw_tls::{RawCertificate, RawClients, RawPoolTls, RawTls, RawTlsHost, Texts};
 use crate::config::read::At;
-use crate::disk::{self, Content};
 use crate::net::address::{Endpoint, ServerAddr};
 use crate::route::HostPattern;
 use crate::tls::{
@@ -21,57 +20,23 @@ use crate::tls::{
     TicketSource, Unusable,
 };
 
-/// The largest certificate, key or list, in bytes.
-const LARGEST: u64 = 16 * 1024 * 1024;
 /// Seconds in a day.
 const DAY: i64 = 24 * 3600;
+/// HTTP/2 and HTTP/1.1 in ALPN (RFC 9113 §3.1, RFC 7301 §6).
+const H2: &[u8] = b"h2";
+const HTTP_1_1: &[u8] = b"http/1.1";
+/// What a listener for HTTP can agree on.
+const SPOKEN: &[&[u8]] = &[H2, HTTP_1_1, b"http/1.0"];
 /// The longest name of a protocol (RFC 7301 §3.1).
 const LONGEST_PROTOCOL: usize = 255;
-/// May be read by everybody (inode(7)).
-const READABLE_BY_OTHERS: u32 = 0o004;
-
-/// The files a configuration is made of beside its own.
-#[derive(Debug)]
-pub(super) struct Files<'b> {
-    base: &'b Path,
-    pub(super) seen: model::Files,
-}
-
-impl<'b> Files<'b> {
-    pub(super) fn new(base: &'b Path) -> Self {
-        Self { base, seen: model::Files::new() }
-    }
-
-    /// What a file holds, or a problem at the place where it is named.
-    fn read(&mut self, name: &At<&str>, findings: &mut Findings) -> Option<Vec<u8>> {
-        self.look(name, findings).map(|(bytes, _)| bytes)
-    }
-
-    /// The same for one that nobody else should be able to read.
-    fn read_secret(&mut self, name: &At<&str>, findings: &mut Findings) -> Option<Vec<u8>> {
-        let (bytes, metadata) = self.look(name, findings)?;
-        if metadata.permissions().mode() & READABLE_BY_OTHERS != 0 {
-            let message = format!("{} can be read by everybody on this machine", quoted(name.value));
-            let path = self.base.join(name.value);
-            findings.warning(name.span.clone(), &message).help(&format!("chmod o-r {}", path.display()));
-        }
-        Some(bytes)
-    }
-
-    fn look(&mut self, name: &At<&str>, findings: &mut Findings) -> Option<(Vec<u8>, Metadata)> {
-        let path = self.base.join(name.value);
-        let read = disk::read(&path, LARGEST);
-        self.seen.insert(path, read.as_ref().ok().map(|(bytes, _)| Content::of(bytes)));
-        read.map_err(|why| refuse(name, &why, findings)).ok()
-    }
-}
-
-fn refuse(name: &At<&str>, why: &str, findings: &mut Findings) {
-    findings.error(name.span.clone(), &format!("{}: {why}", quoted(name.value)));
-}
 
 /// What a listener shows its clients, unless something that cannot be done without is missing.
-pub(super) fn resolve(raw: RawTls<'_>, files: &mut Files<'_>, findings: &mut Findings) -> Option<Arc<Settings>> {
+pub(super) fn resolve(
+    raw: RawTls<'_>,
+    protocol: Option<Spoken>,
+    files: &mut Files<'_>,
+    findings: &mut Findings,
+) -> Option<Arc<Settings>> {
     let RawTls { certificates, min_version, alpn, strict_sni, clients, hosts, ticket_keys } = raw;
     let before = findings.errors();
     let At { value: entries, span } = certificates?;
@@ -86,7 +51,10 @@ pub(super) fn resolve(raw: RawTls<'_>, files: &mut Files<'_>, findings: &mut Fin
         let bytes = files.read_secret(&name, findings)?;
         tls::ticket_keys(&bytes).map(TicketSource::File).map_err(|why| refuse(&name, &why, findings)).ok()
     });
-    let alpn = alpn.map(|alpn| protocols(alpn, findings)).unwrap_or_default();
+    let alpn = match protocol {
+        Some(Spoken::Http) => protocols_of_http(alpn, findings),
+        Some(Spoken::Tcp) | None => alpn.map(|alpn| protocols(alpn, findings)).unwrap_or_default(),
+    };
     let strict = strict_sni.is_some_and(|At { value, .. }| value);
     let version = min_version.map(|At { value, .. }| value).unwrap_or_default();
     if findings.errors() > before {
@@ -246,6 +214,7 @@ fn revocation_lists(
 pub(super) fn resolve_pool(
     raw: RawPoolTls<'_>,
     servers: &[(ServerAddr, std::ops::Range<usize>)],
+    version: HttpVersion,
     files: &mut Files<'_>,
     findings: &mut Findings,
 ) -> Option<Arc<ServerSettings>> {
@@ -286,7 +255,7 @@ pub(super) fn resolve_pool(
             None
         }
     };
-    let alpn = alpn.map(|alpn| protocols(alpn, findings)).unwrap_or_default();
+    let alpn = offered(alpn, version, findings);
     let version = min_version.map(|At { value, .. }| value).unwrap_or_default();
     if findings.errors() > before {
         return None;
@@ -339,6 +308,39 @@ fn system_roots(findings: &mut Findings) -> Option<Vec<CertificateDer<'static>>>
         .error(None, &format!("this machine has no roots that servers' certificates could lead to{why}"))
         .expected("`ca` in `tls` of the pool, or the package ca-certificates");
     None
+}
+
+/// The protocols that a listener for HTTP agrees on, the best first.
+fn protocols_of_http(alpn: Option<Texts<'_>>, findings: &mut Findings) -> Vec<Vec<u8>> {
+    let Some(alpn) = alpn else { return [H2, HTTP_1_1].map(Vec::from).to_vec() };
+    for At { value, span } in alpn.value.iter().flatten().filter(|name| !SPOKEN.contains(&name.value.as_bytes())) {
+        findings
+            .error(span.clone(), &format!("a listener for HTTP does not speak {}", quoted(value)))
+            .expected("`h2`, `http/1.1` or `http/1.0`");
+    }
+    protocols(alpn, findings)
+}
+
+/// The protocols that servers are offered: those that are written, or the ones of the version that is spoken to them.
+fn offered(alpn: Option<Texts<'_>>, version: HttpVersion, findings: &mut Findings) -> Vec<Vec<u8>> {
+    let Some(alpn) = alpn else {
+        return match version {
+            HttpVersion::Http1 => Vec::new(),
+            HttpVersion::Http2 => vec![H2.to_vec()],
+            HttpVersion::Auto => vec![H2.to_vec(), HTTP_1_1.to_vec()],
+        };
+    };
+    let span = alpn.span.clone();
+    let protocols = protocols(alpn, findings);
+    match version {
+        HttpVersion::Http1 => {}
+        HttpVersion::Http2 | HttpVersion::Auto => {
+            if !protocols.iter().any(|protocol| protocol == H2) {
+                findings.error(span, "`alpn` does not offer h2, which `version` in `http` asks for").expected("`h2`");
+            }
+        }
+    }
+    protocols
 }
 
 /// The names of protocols for ALPN.

@@ -93,11 +93,14 @@ fn warnings_that_are_not_listed_are_no_errors() {
     assert_eq!(warnings.problems().last().unwrap().message, "99 more problems are not listed");
 }
 
-/// The full file with some bytes replaced, a piece cut out, and a line written twice.
+/// The full file, as it is or with nothing commented out, with some bytes replaced, a piece cut out, and a line written
+/// twice.
 fn mutation() -> impl Strategy<Value = Vec<u8>> {
     let flips = prop::collection::vec((any::<Index>(), prop_oneof![any::<u8>(), Just(b'['), Just(b'"')]), 0..8);
-    (flips, any::<Index>(), 0..200_usize, prop::option::of(any::<Index>())).prop_map(|(flips, cut, length, twice)| {
-        let mut bytes = FULL.as_bytes().to_vec();
+    let full = prop_oneof![Just(FULL.to_owned()), Just(super::full::uncommented().0)];
+    let places = (any::<Index>(), 0..200_usize, prop::option::of(any::<Index>()));
+    (full, flips, places).prop_map(|(full, flips, (cut, length, twice))| {
+        let mut bytes = full.into_bytes();
         for (at, byte) in flips {
             let at = at.index(bytes.len());
             bytes[at] = byte;

@@ -97,7 +97,7 @@ fn a_short_interval_shortens_the_fast_one_that_nobody_set() {
     let model = model(&(MINIMAL.to_owned() + "check = { interval = \"200ms\", timeout = \"100ms\" }\n"));
     match &model.pools[0].check {
         Check::Tcp(timing) => assert_eq!(timing.fast_interval, Duration::from_millis(200)),
-        Check::None | Check::Tls(..) => panic!("{model:?}"),
+        Check::None | Check::Tls(..) | Check::Http(..) => panic!("{model:?}"),
     }
 }
 

@@ -2,6 +2,9 @@
 
 mod bounds;
 mod full;
+mod health;
+mod http;
+mod http_problems;
 mod meaning;
 mod problems;
 mod telling;

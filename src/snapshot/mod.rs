@@ -3,6 +3,8 @@
 //! A snapshot is built from a model and the snapshot before it by [`Snapshot::build`], which touches nothing that lives
 //! and so may be thrown away; one task publishes it through a [`Published`] and then calls [`Snapshot::take_over`].
 
+mod http;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -11,6 +13,7 @@ use arc_swap::ArcSwap;
 
 use crate::backend::{Server, State};
 use crate::config::model::{self, Model, OnDown};
+use crate::health::Outlier;
 use crate::metrics::{Catalogue, ListenerMetrics};
 use crate::net::address::Networks;
 use crate::net::proxy_protocol::Version;
@@ -22,6 +25,8 @@ use crate::units::Name;
 /// The one place the snapshot in effect is read from.
 pub type Published = ArcSwap<Snapshot>;
 
+pub use http::{HttpInEffect, RouteInEffect, StickyInEffect};
+
 /// One generation of what is in effect.
 #[derive(Debug)]
 pub struct Snapshot {
@@ -30,7 +35,9 @@ pub struct Snapshot {
     /// What it was built from.
     pub model: Model,
     listeners: HashMap<Name, Listener>,
-    pools: HashMap<Name, PoolInEffect>,
+    pools: Vec<PoolInEffect>,
+    /// Where each pool stands among them.
+    places: HashMap<Name, usize>,
     /// What was in effect before, for as long as it is there.
     previous: Weak<Self>,
 }
@@ -48,6 +55,8 @@ pub struct Listener {
     pub proxy_protocol: Option<Networks>,
     /// What is done with the first bytes.
     pub front: Front,
+    /// What requests need to know, where HTTP is spoken.
+    pub http: Option<HttpInEffect>,
     routes: SniRoutes<Name>,
     pool: Option<Name>,
 }
@@ -72,6 +81,12 @@ pub struct PoolInEffect {
     pub on_down: OnDown,
     /// The version of the PROXY header that its servers are sent, if they are.
     pub announce: Option<Version>,
+    /// What is asked of it for requests.
+    pub http: model::http::HttpPool,
+    /// How clients are kept with one of its servers, if they are.
+    pub sticky: Option<StickyInEffect>,
+    /// When a server is ejected for what it does to traffic, if that happens at all.
+    pub outlier: Option<Outlier>,
 }
 
 impl Listener {
@@ -87,29 +102,33 @@ impl Snapshot {
     #[must_use]
     pub fn build(model: Model, previous: Option<&Self>, catalogue: &Catalogue) -> Self {
         let log_keys = model.log.insecure_key_log;
+        let places = model.pools.iter().enumerate().map(|(place, pool)| (pool.name.clone(), place)).collect();
         let listeners = model
             .listeners
             .iter()
             .map(|listener| {
                 let before = previous.and_then(|previous| previous.listeners.get(&listener.name));
-                (listener.name.clone(), build_listener(listener, before, catalogue, log_keys))
+                (listener.name.clone(), build_listener(listener, &places, before, catalogue, log_keys))
             })
             .collect();
         let pools = model
             .pools
             .iter()
             .map(|pool| {
-                let before = previous.and_then(|previous| previous.pools.get(&pool.name));
-                let built = PoolInEffect {
-                    pool: build_pool(pool, before, catalogue, log_keys),
+                let before = previous.and_then(|previous| previous.pool(&pool.name));
+                let in_effect = build_pool(pool, before, catalogue, log_keys);
+                PoolInEffect {
+                    sticky: pool.http.sticky.as_ref().map(|sticky| StickyInEffect::new(sticky, &in_effect)),
+                    pool: in_effect,
                     on_down: pool.on_down,
                     announce: pool.announce,
-                };
-                (pool.name.clone(), built)
+                    http: pool.http.clone(),
+                    outlier: pool.outlier,
+                }
             })
             .collect();
         let generation = previous.map_or(1, |previous| previous.generation + 1);
-        Self { generation, model, listeners, pools, previous: Weak::new() }
+        Self { generation, model, listeners, pools, places, previous: Weak::new() }
     }
 
     /// Lets connections find what is in effect until this is published: see [`Snapshot::with_listener`].
@@ -136,13 +155,19 @@ impl Snapshot {
     /// The pool of this name.
     #[must_use]
     pub fn pool(&self, name: &Name) -> Option<&PoolInEffect> {
-        self.pools.get(name)
+        self.pools.get(*self.places.get(name)?)
+    }
+
+    /// The pool at this place, as routes know it.
+    #[must_use]
+    pub fn pool_at(&self, place: usize) -> Option<&PoolInEffect> {
+        self.pools.get(place)
     }
 
     /// The pool that a listener's connections go to when no route says otherwise.
     #[must_use]
     pub fn pool_of(&self, listener: &Listener) -> Option<&PoolInEffect> {
-        self.pools.get(listener.pool.as_ref()?)
+        self.pool(listener.pool.as_ref()?)
     }
 
     /// The pool that a client goes to which asks for this server name and offers these protocols.
@@ -154,7 +179,7 @@ impl Snapshot {
         offers: impl Fn(&[u8]) -> bool,
     ) -> Option<&PoolInEffect> {
         let routed = listener.routes.find(server_name, offers);
-        routed.map_or_else(|| self.pool_of(listener), |pool| self.pools.get(pool))
+        routed.map_or_else(|| self.pool_of(listener), |pool| self.pool(pool))
     }
 
     /// The certificates in use, each with the listener and the name it is for, and the last second it is valid in.
@@ -171,7 +196,7 @@ impl Snapshot {
 
     /// Its pools, in the order of the file.
     pub fn pools(&self) -> impl Iterator<Item = &PoolInEffect> {
-        self.model.pools.iter().filter_map(|pool| self.pools.get(&pool.name))
+        self.pools.iter()
     }
 
     /// How long connections may go on once they are to end.
@@ -182,18 +207,29 @@ impl Snapshot {
 
     /// Makes the servers report to the pools of this snapshot. The publisher calls it once the snapshot is published.
     pub fn take_over(&self) {
-        self.pools.values().for_each(|pool| pool.pool.take_over());
+        self.pools.iter().for_each(|pool| pool.pool.take_over());
     }
 }
 
 fn build_listener(
     listener: &model::Listener,
+    places: &HashMap<Name, usize>,
     before: Option<&Listener>,
     catalogue: &Catalogue,
     log_keys: bool,
 ) -> Listener {
-    let model::Listener { name, bind: _, proxy_protocol, front, routes, pool, max_connections, backlog: _, timeouts } =
-        listener;
+    let model::Listener {
+        name,
+        bind: _,
+        protocol,
+        proxy_protocol,
+        front,
+        routes,
+        pool,
+        max_connections,
+        backlog: _,
+        timeouts,
+    } = listener;
     let mut by_name = SniRoutes::default();
     for model::SniRoute { host, alpn, pool } in routes {
         by_name.add(host.as_ref(), alpn.clone(), pool.clone());
@@ -209,7 +245,15 @@ fn build_listener(
             Front::Tls(Arc::new(Terminator::new(settings, before, log_keys)))
         }
     };
+    let http = match protocol {
+        model::Protocol::Tcp => None,
+        model::Protocol::Http(settings) => {
+            let before = before.and_then(|before| before.http.as_ref());
+            Some(HttpInEffect::build(settings, pool.as_ref(), places, before))
+        }
+    };
     Listener {
+        http,
         metrics: catalogue.listener(name),
         max_connections: *max_connections,
         timeouts: *timeouts,
@@ -226,8 +270,20 @@ fn build_pool(pool: &model::Pool, before: Option<&PoolInEffect>, catalogue: &Cat
         .flat_map(|before| before.pool.servers())
         .map(|server| (&server.state.name, server))
         .collect();
-    let model::Pool { name, balance, servers, check: _, timeouts, source, retries, on_down: _, announce: _, tls } =
-        pool;
+    let model::Pool {
+        name,
+        balance,
+        servers,
+        check: _,
+        outlier: _,
+        timeouts,
+        source,
+        retries,
+        on_down: _,
+        announce: _,
+        tls,
+        http,
+    } = pool;
     let servers = servers
         .iter()
         .map(|server| {
@@ -250,5 +306,5 @@ fn build_pool(pool: &model::Pool, before: Option<&PoolInEffect>, catalogue: &Cat
         .collect();
     let settings =
         Settings { balance: *balance, retries: *retries, connect_timeout: timeouts.connect, sources: source.clone() };
-    Pool::new(name.clone(), settings, servers)
+    Pool::new(name.clone(), settings, servers).with_retry_budget(http.retry_budget)
 }

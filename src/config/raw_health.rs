@@ -1,0 +1,62 @@
+//! What the file says of requests that check servers, and of servers that are ejected, with the place where it says it.
+
+use std::time::Duration;
+
+use super::keys::Section;
+use super::read::{At, ByName, Fields, Read};
+use crate::units::Percent;
+
+/// The most outcomes in a row that it can be made to take.
+const MOST_IN_A_ROW: i64 = 1000;
+
+/// The keys of a check that are for its type `http` alone.
+#[derive(Debug, Default)]
+pub(super) struct RawHttpProbe<'t> {
+    pub(super) method: Option<At<&'t str>>,
+    pub(super) path: Option<At<&'t str>>,
+    pub(super) host: Option<At<&'t str>>,
+    pub(super) headers: Option<ByName<'t>>,
+    pub(super) status: Option<At<Vec<Option<At<String>>>>>,
+    pub(super) body: Option<At<&'t str>>,
+}
+
+impl<'t> RawHttpProbe<'t> {
+    /// Takes its keys from the table of a check.
+    pub(super) fn read(fields: &mut Fields<'t, '_>) -> Self {
+        Self {
+            method: fields.optional("method").text(),
+            path: fields.optional("path").text(),
+            host: fields.optional("host").text(),
+            headers: fields.optional("headers").texts_by_name(),
+            status: fields
+                .optional("status")
+                .one_or_many(|entry| entry.text_or_number("a status such as 200, or a range such as \"200-299\"")),
+            body: fields.optional("body").text(),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct RawOutlier {
+    pub(super) consecutive_5xx: Option<At<u16>>,
+    pub(super) consecutive_gateway: Option<At<u16>>,
+    pub(super) consecutive_failures: Option<At<u16>>,
+    pub(super) ejection: Option<At<Duration>>,
+    pub(super) max_ejection: Option<At<Duration>>,
+    pub(super) max_ejected: Option<At<Percent>>,
+}
+
+impl<'t> Read<'t> for RawOutlier {
+    const SECTION: Section = Section::Outlier;
+
+    fn read(fields: &mut Fields<'t, '_>) -> Self {
+        Self {
+            consecutive_5xx: fields.optional("consecutive_5xx").whole_number(0..=MOST_IN_A_ROW),
+            consecutive_gateway: fields.optional("consecutive_gateway").whole_number(0..=MOST_IN_A_ROW),
+            consecutive_failures: fields.optional("consecutive_failures").whole_number(0..=MOST_IN_A_ROW),
+            ejection: fields.optional("ejection").deadline(),
+            max_ejection: fields.optional("max_ejection").deadline(),
+            max_ejected: fields.optional("max_ejected").percent(),
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Requests that check servers: what is asked, and what the answer has to be like; and when servers are ejected.
+
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use ::http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE};
+use ::http::uri::{Authority, PathAndQuery};
+use ::http::{HeaderName, HeaderValue, Method};
+
+use crate::backend::Limits;
+use crate::config::problem::{Findings, Span, quoted};
+use crate::config::raw_health::{RawHttpProbe, RawOutlier};
+use crate::config::read::{At, ByName};
+use crate::health::{HttpProbe, HttpVersion, Outlier};
+use crate::tls::ServerSettings;
+use crate::units::format_duration;
+
+/// The statuses a final response can have (RFC 9110 §15).
+const FINAL: RangeInclusive<u16> = 200..=599;
+
+/// Reports keys that are for a check of the type `http`, of one that is not.
+pub(super) fn refuse_http(raw: &RawHttpProbe<'_>, findings: &mut Findings) {
+    let RawHttpProbe { method, path, host, headers, status, body } = raw;
+    let span = |text: &Option<At<&str>>| text.as_ref().map(|At { span, .. }| span.clone());
+    let keys: [(&str, Option<Span>); 6] = [
+        ("method", span(method)),
+        ("path", span(path)),
+        ("host", span(host)),
+        ("headers", headers.as_ref().map(|At { span, .. }| span.clone())),
+        ("status", status.as_ref().map(|At { span, .. }| span.clone())),
+        ("body", span(body)),
+    ];
+    for (key, span) in keys {
+        if let Some(span) = span {
+            findings.error(span, &format!("`{key}` of a check means nothing unless its type is `http`"));
+        }
+    }
+}
+
+/// What an `http` check asks; nothing if any of it is wrong.
+pub(super) fn resolve_http(
+    raw: RawHttpProbe<'_>,
+    tls: Option<Arc<ServerSettings>>,
+    version: HttpVersion,
+    findings: &mut Findings,
+) -> Option<HttpProbe> {
+    let RawHttpProbe { method, path, host, headers, status, body } = raw;
+    let before = findings.errors();
+    let method = method.map_or(Some(Method::GET), |method| resolve_method(&method, findings));
+    let target = path.map_or_else(|| Some(PathAndQuery::from_static("/")), |path| resolve_path(&path, findings));
+    let host = host.and_then(|host| resolve_host(&host, findings));
+    let headers = headers.map(|headers| resolve_headers(headers, findings)).unwrap_or_default();
+    let statuses = status.map_or_else(|| vec![HttpProbe::STATUSES], |status| resolve_statuses(status, findings));
+    let body = body.and_then(|body| resolve_body(&body, method.as_ref(), findings));
+    if findings.errors() > before {
+        return None;
+    }
+    Some(HttpProbe { method: method?, target: target?, host, headers, statuses, body, tls, version })
+}
+
+fn resolve_method(method: &At<&str>, findings: &mut Findings) -> Option<Method> {
+    let named = Method::from_str(method.value)
+        .ok()
+        .filter(|named| *named != Method::CONNECT && !named.as_str().bytes().any(|byte| byte.is_ascii_lowercase()));
+    if named.is_none() {
+        let why = "expected a method that asks for something, in capitals: \"GET\", \"HEAD\" or \"OPTIONS\"";
+        findings.refused(method.span.clone(), method.value, "the method of a check", why);
+    }
+    named
+}
+
+fn resolve_path(path: &At<&str>, findings: &mut Findings) -> Option<PathAndQuery> {
+    let is_plain =
+        |text: &str| text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
+    let target = Some(path.value).filter(|text| is_plain(text)).and_then(|text| PathAndQuery::from_str(text).ok());
+    if target.is_none() {
+        let why = "expected a path from \"/\" on, such as \"/healthz\", with other characters written as \"%20\"";
+        findings.refused(path.span.clone(), path.value, "the path of a check", why);
+    }
+    target
+}
+
+fn resolve_host(host: &At<&str>, findings: &mut Findings) -> Option<Authority> {
+    let authority = Authority::from_str(host.value).ok().filter(|authority| !authority.as_str().contains('@'));
+    if authority.is_none() {
+        let why = "expected a host name or an IP address, perhaps with a port, such as \"api.internal\"";
+        findings.refused(host.span.clone(), host.value, "the host of a check", why);
+    }
+    authority
+}
+
+fn resolve_headers(headers: ByName<'_>, findings: &mut Findings) -> Vec<(HeaderName, HeaderValue)> {
+    let others = [CONNECTION, TRANSFER_ENCODING, CONTENT_LENGTH, UPGRADE, TE, EXPECT];
+    let names = ["keep-alive", "proxy-connection", "http2-settings"];
+    let mut all: Vec<(HeaderName, HeaderValue)> = Vec::new();
+    for (name, value) in headers.value {
+        let Ok(parsed) = HeaderName::from_str(name.value) else {
+            findings.refused(
+                name.span,
+                name.value,
+                "the name of a header field",
+                "expected a name such as \"X-Probe\"",
+            );
+            continue;
+        };
+        let Ok(content) = HeaderValue::from_str(value.value) else {
+            let why = "expected text without line breaks and other control characters";
+            findings.refused(value.span, value.value, "the value of a header field", why);
+            continue;
+        };
+        if parsed == HOST {
+            findings.error(name.span, "the host that a check asks for has a key of its own").expected("`host`");
+        } else if others.contains(&parsed) || names.contains(&parsed.as_str()) {
+            let message =
+                format!("{} is about the connection or the body, and not for a check to say", quoted(name.value));
+            findings.error(name.span, &message);
+        } else if all.iter().any(|(known, _)| *known == parsed) {
+            findings.error(name.span, &format!("{} stands in `headers` twice", quoted(parsed.as_str())));
+        } else {
+            all.push((parsed, content));
+        }
+    }
+    all
+}
+
+fn resolve_statuses(raw: At<Vec<Option<At<String>>>>, findings: &mut Findings) -> Vec<RangeInclusive<u16>> {
+    if raw.value.is_empty() {
+        findings.error(raw.span, "`status` cannot be empty").expected("at least one status");
+        return Vec::new();
+    }
+    let mut all = Vec::new();
+    for At { value: text, span } in raw.value.into_iter().flatten() {
+        let (first, last) = text.split_once('-').unwrap_or((&text, &text));
+        let number = |text: &str| text.trim().parse::<u16>().ok().filter(|status| FINAL.contains(status));
+        match (number(first), number(last)) {
+            (Some(first), Some(last)) if first <= last => all.push(first..=last),
+            _ => {
+                let why = "expected a status from 200 to 599 such as 204, or a range such as \"200-399\"";
+                findings.refused(span, &text, "a status", why);
+            }
+        }
+    }
+    all
+}
+
+fn resolve_body(body: &At<&str>, method: Option<&Method>, findings: &mut Findings) -> Option<Box<str>> {
+    let most = HttpProbe::MOST_SOUGHT;
+    if body.value.is_empty() || body.value.len() > most {
+        let message = format!("`body` of a check cannot be {} bytes long", body.value.len());
+        findings.error(body.span.clone(), &message).expected(&format!("1 to {most} bytes to look for"));
+        return None;
+    }
+    if method == Some(&Method::HEAD) {
+        findings.error(body.span.clone(), "the answer to HEAD has no body to look into").expected("another `method`");
+        return None;
+    }
+    Some(body.value.into())
+}
+
+/// When the servers of a pool are ejected; never, if nothing is counted.
+pub(super) fn resolve_outlier(raw: RawOutlier, findings: &mut Findings) -> Option<Outlier> {
+    let RawOutlier { consecutive_5xx, consecutive_gateway, consecutive_failures, ejection, max_ejection, max_ejected } =
+        raw;
+    let default = Outlier::default();
+    let zero = consecutive_5xx.iter().chain(&consecutive_gateway).chain(&consecutive_failures).last().cloned();
+    let number = |count: Option<At<u16>>, default: u16| count.map_or(default, |At { value, .. }| value);
+    let limits = Limits {
+        server_errors: number(consecutive_5xx, default.limits.server_errors),
+        gateway_errors: number(consecutive_gateway, default.limits.gateway_errors),
+        failures: number(consecutive_failures, default.limits.failures),
+    };
+    let place = max_ejection.as_ref().or(ejection.as_ref()).map(|At { span, .. }| span.clone());
+    let ejection = ejection.map_or(default.ejection, |At { value, .. }| value);
+    // One that is longer from the start is a wish and no mistake, unless somebody wrote otherwise.
+    let max_ejection = max_ejection.map_or(default.max_ejection.max(ejection), |At { value, .. }| value);
+    if max_ejection < ejection {
+        let [longest, first] = [max_ejection, ejection].map(format_duration);
+        let message = format!("the `max_ejection` of a pool ({longest}) is shorter than its `ejection` ({first})");
+        findings.error(place, &message).expected("a `max_ejection` no shorter than the `ejection`");
+    }
+    if limits == (Limits { server_errors: 0, gateway_errors: 0, failures: 0 }) {
+        let message = "`outlier` counts nothing, so no server is ever ejected";
+        findings.warning(zero.map(|At { span, .. }| span).unwrap_or_default(), message);
+        return None;
+    }
+    let max_ejected = max_ejected.map_or(default.max_ejected, |At { value, .. }| value);
+    Some(Outlier { limits, ejection, max_ejection, max_ejected })
+}

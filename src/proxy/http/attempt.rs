@@ -1,0 +1,314 @@
+//! A request and the servers it is tried at.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::compress::Compression;
+use super::copy::Tee;
+use super::exchange::{Arrived, Bounds, Exchange, Stop};
+use super::grpc;
+use super::head::Words;
+use super::link::Link;
+use super::request::{Finish, Job, Upgraded};
+use super::sides::{ResponseHead, Server};
+use crate::backend::{Lease, Outcome, Server as Backend};
+use crate::ending::Reason;
+use crate::message::head::Known;
+use crate::message::response::Response;
+use crate::message::token;
+use crate::message::version::Version;
+use crate::pool::{Picked, Retrying, Tried};
+use crate::proxy::record::Both;
+use crate::snapshot::{PoolInEffect, RouteInEffect};
+
+/// A failed attempt.
+#[derive(Clone, Copy, Debug)]
+struct Failure {
+    reason: Reason,
+    again: Again,
+}
+
+/// Whether a request may be tried again, count and budget aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Again {
+    /// No: a server may have acted on it, or it cannot be sent again.
+    Never,
+    /// At another server.
+    Elsewhere,
+    /// Anywhere, and without counting: the connection had waited, and its server closed it before it saw the request.
+    AtOnce,
+}
+
+/// What an attempt came to.
+enum Attempted {
+    Finished(Finish),
+    /// The server asks to change the protocol.
+    Upgraded(Server, Box<Response>),
+    Failed(Failure),
+}
+
+/// A request on its way to one pool.
+pub(super) struct Errand<'r> {
+    pub(super) route: &'r RouteInEffect,
+    pub(super) pool: &'r PoolInEffect,
+    pub(super) bounds: Bounds,
+    pub(super) words: Words,
+    /// The PROXY header that the servers are sent.
+    pub(super) header: Vec<u8>,
+    /// How many more servers may be tried.
+    left: u8,
+    /// The place of the server that the client was with before, if it is kept with one.
+    before: Option<usize>,
+    /// The next retry, where the budget was asked for it already.
+    granted: Option<Retrying>,
+    /// Where the body goes as well.
+    copy: Option<Tee>,
+}
+
+impl<'r> Errand<'r> {
+    /// The next server to try: the one the client was with before, if it can be.
+    fn pick(&self, tried: &Tried) -> Option<Picked<'r>> {
+        let Self { pool: PoolInEffect { pool, .. }, .. } = *self;
+        self.before.and_then(|place| pool.pick_this(place, tried)).or_else(|| pool.pick(tried))
+    }
+
+    /// The cookie that keeps the client with a server, unless it is with that one already.
+    fn cookie(&self, server: &Backend) -> Option<&'r str> {
+        let PoolInEffect { pool, sticky, .. } = self.pool;
+        let is_with = self.before.and_then(|place| pool.servers().nth(place));
+        if is_with.is_some_and(|own| Arc::ptr_eq(&own.state, &server.state)) {
+            return None;
+        }
+        sticky.as_ref()?.cookie(server)
+    }
+}
+
+impl Job<'_> {
+    /// Sends the request to a server of the pool, and to another if that fails, as often as it may be.
+    pub(super) async fn forward(
+        &mut self,
+        route: &RouteInEffect,
+        pool: &PoolInEffect,
+        trusted: bool,
+        bounds: Bounds,
+    ) -> Finish {
+        let stash = &self.context.desk.requests.stash;
+        let mut words = Words::of(self.request, self.context, trusted, stash.forwarding());
+        words.deadline = grpc::deadline(self.request, self.started).and(bounds.expires);
+        self.record.identified(words.request_id());
+        let left = route.route.retries.unwrap_or(pool.pool.retries());
+        let header = pool.announce.map(|version| self.context.announcement(version)).unwrap_or_default();
+        let cookies = self.request.fields.values(Known::Cookie);
+        let before = pool.sticky.as_ref().and_then(|sticky| sticky.find(cookies));
+        let copy = self.copy(route, &words, trusted);
+        let mut errand = Errand { route, pool, bounds, words, header, left, before, granted: None, copy };
+        let finish = self.try_servers(&mut errand).await;
+        stash.return_forwarding(errand.words.into_forwarding());
+        finish
+    }
+
+    /// Tries one server after the other.
+    async fn try_servers(&mut self, errand: &mut Errand<'_>) -> Finish {
+        let pool = errand.pool;
+        let _traffic = pool.pool.enter();
+        let mut retrying = None;
+        let mut may_be_at_once = true;
+        let mut tried = Tried::new();
+        let mut failure = Reason::NoServer;
+        let mut next = errand.pick(&tried);
+        while let Some(Picked { server, lease }) = next.take() {
+            let mut tried_now = tried;
+            tried_now.add(&server.state);
+            let failed = match self.attempt(errand, server, lease, &tried_now, &mut next).await {
+                Attempted::Finished(finish) => return finish,
+                Attempted::Upgraded(connection, response) => {
+                    let set_cookie = errand.cookie(server).map(Box::from);
+                    return Finish::Upgraded(Box::new(Upgraded { server: connection, response, set_cookie }));
+                }
+                Attempted::Failed(failed) => failed,
+            };
+            failure = failed.reason;
+            match failed.again {
+                Again::Never => break,
+                Again::AtOnce if may_be_at_once => may_be_at_once = false,
+                Again::AtOnce | Again::Elsewhere => {
+                    if errand.left == 0 {
+                        break;
+                    }
+                    // The guard of a retry before is kept until there is another, so that it counts for itself.
+                    retrying = errand.granted.take().or_else(|| pool.pool.may_retry());
+                    if retrying.is_none() {
+                        break;
+                    }
+                    errand.left -= 1;
+                    tried = tried_now;
+                }
+            }
+            self.record.retried();
+            next = next.or_else(|| errand.pick(&tried));
+        }
+        drop(retrying);
+        self.answer_ending(failure, &[])
+    }
+
+    /// Sends the request to one server. `next` is the server for the next attempt, where that was decided already.
+    async fn attempt<'p>(
+        &mut self,
+        errand: &mut Errand<'p>,
+        server: &Backend,
+        lease: Lease,
+        tried: &Tried,
+        next: &mut Option<Picked<'p>>,
+    ) -> Attempted {
+        let desk = Rc::clone(&self.context.desk);
+        let retry_on = &errand.pool.http.retry_on;
+        let now = Instant::now();
+        let linked = match self.waiting(errand, server, now) {
+            Some(link) => Ok(link),
+            // Rarer, and large.
+            None => Box::pin(self.connect(errand, server)).await,
+        };
+        let Link { connection, connecting } = match linked {
+            Ok(link) => link,
+            Err(reason) => {
+                let again =
+                    if retry_on.connect && reason.is_connect_failure() { Again::Elsewhere } else { Again::Never };
+                return Attempted::Failed(Failure { reason, again });
+            }
+        };
+        let reused = connecting.is_none();
+        let sent = connecting.map_or(now, |_| Instant::now());
+        self.record.sent_to(lease, connecting, sent);
+        // A copy counts for its server alone.
+        let listener = (!self.record.is_copy()).then_some(&*self.context.metrics);
+        let meter = Both::new(desk.worker, listener, Some(&server.state));
+        let response = desk.requests.stash.response();
+        let Self { client, request, recall, timer, .. } = self;
+        let mut exchange =
+            Exchange::new(client, connection, response, errand.bounds, &desk.scratch, recall, request.is_head(), sent);
+        exchange.copy = errand.copy.take();
+        match exchange.until_head(timer, &meter).await {
+            Arrived::Stopped(stop) => {
+                let is_body_whole = exchange.is_body_whole();
+                let Exchange { server: connection, response, up, unseen, copy, .. } = exchange;
+                errand.copy = copy;
+                self.record.moved(up, 0);
+                let untouched = response.is_blank();
+                desk.requests.stash.return_response(response);
+                match stop {
+                    Stop::Server(reason) => {
+                        if !(reused && broke(reason)) {
+                            server.state.report(Outcome::Failure);
+                        }
+                        let may_be_sent_twice =
+                            is_body_whole && untouched && (request.is_idempotent() || connection.is_untouched());
+                        let again = match () {
+                            () if unseen && is_body_whole => Again::AtOnce,
+                            () if !may_be_sent_twice => Again::Never,
+                            () if broke(reason) && reused => Again::AtOnce,
+                            () if broke(reason) && retry_on.reset => Again::Elsewhere,
+                            () if reason == Reason::ResponseTimeout && retry_on.timeout => Again::Elsewhere,
+                            () => Again::Never,
+                        };
+                        Attempted::Failed(Failure { reason, again })
+                    }
+                    Stop::Client(reason @ (Reason::BodyTimeout | Reason::BodyTooLarge | Reason::BadRequest))
+                    | Stop::Ours(reason @ Reason::RequestTimeout) => {
+                        Attempted::Finished(self.answer_ending(reason, &[]))
+                    }
+                    Stop::Client(reason) | Stop::Ours(reason) => {
+                        self.record.close(reason);
+                        Attempted::Finished(Finish::Aborted(reason))
+                    }
+                }
+            }
+            Arrived::Head if exchange.response.status == 101 => {
+                let Exchange { server: connection, response, .. } = exchange;
+                self.record.responded(101);
+                if !self.asked_for(&response) || !errand.words.are_accepted(&response) {
+                    desk.requests.stash.return_response(response);
+                    return Attempted::Failed(Failure { reason: Reason::BadResponse, again: Again::Never });
+                }
+                Attempted::Upgraded(connection, response)
+            }
+            // To a client of HTTP/2 that would say that there is a tunnel (RFC 8441 §4).
+            Arrived::Head
+                if request.version == Version::Http2
+                    && request.upgrade().is_some()
+                    && matches!(exchange.response.status, 200..=299) =>
+            {
+                let Exchange { response, .. } = exchange;
+                self.record.responded(response.status);
+                desk.requests.stash.return_response(response);
+                Attempted::Failed(Failure { reason: Reason::BadResponse, again: Again::Never })
+            }
+            Arrived::Head => {
+                let status = exchange.response.status;
+                server.state.report(Outcome::of_status(status));
+                let is_refused =
+                    retry_on.statuses.contains(&status) && request.is_idempotent() && exchange.is_body_whole();
+                if is_refused && errand.left > 0 {
+                    // Only if there is somebody else to ask, and it may be done: this answer is better than none.
+                    *next = errand.pick(tried);
+                    errand.granted = next.as_ref().and_then(|_| errand.pool.pool.may_retry());
+                    if errand.granted.is_none() {
+                        *next = None;
+                    } else {
+                        errand.copy = exchange.copy.take();
+                        self.record.responded(status);
+                        return Attempted::Failed(Failure { reason: Reason::BadResponse, again: Again::Elsewhere });
+                    }
+                }
+                exchange.moved = self.record.responded(status);
+                let uploaded = exchange.is_uploaded();
+                let mut compression = match exchange.client.is_nobody() {
+                    true => Compression::default(),
+                    false => Compression::of(&errand.route.route, request, &exchange.response, &desk.requests.encoders),
+                };
+                exchange.client.respond(&ResponseHead {
+                    response: &exchange.response,
+                    rules: &errand.route.route.response_headers,
+                    changes: &compression.changes,
+                    set_cookie: errand.cookie(server),
+                    length: compression.length(&exchange.response),
+                    to_head: request.is_head(),
+                    uploaded,
+                });
+                let result = exchange.until_end(timer, &meter, &mut compression.encoding).await;
+                let Exchange { server: connection, response, up, down, moved, .. } = exchange;
+                self.record.moved(up, down);
+                let keeps_alive = response.keeps_alive;
+                let code = grpc::code(&response, connection.trailers());
+                desk.requests.stash.return_response(response);
+                match result {
+                    Ok(()) => {
+                        self.record.called(code);
+                        self.recycle(errand, server, connection, keeps_alive, moved);
+                        self.record.close(Reason::Done);
+                        Attempted::Finished(Finish::Delivered(Reason::Done))
+                    }
+                    Err(stop) => {
+                        self.record.close(stop.reason());
+                        Attempted::Finished(Finish::Aborted(stop.reason()))
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether a change of protocol is one that the request asked for.
+    fn asked_for(&self, response: &Response) -> bool {
+        let wanted = self.request.upgrade();
+        let granted = response.fields.first(Known::Upgrade);
+        wanted.zip(granted).is_some_and(|(wanted, granted)| {
+            token::list(wanted).any(|wanted| wanted.eq_ignore_ascii_case(granted.trim_ascii()))
+        })
+    }
+}
+
+/// Whether a server ended the connection, in whatever way.
+const fn broke(reason: Reason) -> bool {
+    matches!(reason, Reason::ServerClosed | Reason::ServerReset)
+}

@@ -1,0 +1,181 @@
+//! A connection of HTTP/1 from a client: a request comes in, a response goes out, and then the next.
+
+use std::task::{Context, Poll, ready};
+
+use tokio::time::Instant;
+
+use super::answer::Own;
+use super::body::{Body, BodyFault, Piece};
+use super::buffers::{Inbound, Outbound};
+use super::forward::{self, Pen};
+use super::server::{Framed, send_piece};
+use super::sides::{ResponseHead, status_line};
+use crate::message::framing::Length;
+use crate::message::head::Fields;
+use crate::message::line::Limits;
+use crate::message::version::Version;
+use crate::proxy::ends::ClientEnd;
+use crate::relay::{Broken, Scratch, Wire};
+
+/// A connection from a client.
+#[derive(Debug)]
+pub(super) struct Http1Client {
+    pub(super) end: ClientEnd,
+    pub(super) inbound: Inbound,
+    pub(super) outbound: Outbound,
+    /// What is still to come of the request's body.
+    pub(super) body: Body,
+    /// Whether the response's body goes out in chunks.
+    chunks: bool,
+    /// The version of the request.
+    pub(super) version: Version,
+    /// Whether the connection can have another request after the present one.
+    pub(super) persists: bool,
+    /// When it has to be closed at the next opportunity, if it has to.
+    pub(super) retires: Option<Instant>,
+}
+
+impl Http1Client {
+    pub(super) fn new(end: ClientEnd, early: Vec<u8>, retires: Option<Instant>) -> Self {
+        Self {
+            end,
+            inbound: Inbound::new(early),
+            outbound: Outbound::default(),
+            body: Body::Over,
+            chunks: false,
+            version: Version::Http11,
+            persists: true,
+            retires,
+        }
+    }
+
+    /// Whether it has reached the age it may have.
+    pub(super) fn is_aged(&self) -> bool {
+        self.retires.is_some_and(|retires| retires <= Instant::now())
+    }
+
+    /// The response that follows is the last, if the connection is called back or has reached its age meanwhile.
+    pub(super) fn retire(&mut self, called_back: bool) {
+        self.persists &= !called_back && !self.is_aged();
+    }
+
+    /// Waits until the client has said something, be it the end. A client that waits holds no buffer.
+    pub(super) fn poll_spoken(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.inbound.has_news() {
+            return Poll::Ready(());
+        }
+        match &mut self.end {
+            ClientEnd::Plain(socket) => socket.poll_readable(cx),
+            // What the system tells once only is met again by who reads.
+            ClientEnd::Tls(stream) => stream.poll_spoken(cx).map(|_| ()),
+        }
+    }
+
+    /// Reads what there is to `take`; no bytes mean the end.
+    pub(super) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &Scratch,
+        take: impl FnOnce(&[u8]),
+    ) -> Poll<Result<usize, Broken>> {
+        scratch.with_buffer(|buffer| {
+            let read = ready!(self.inbound.poll_read(cx, &mut self.end, buffer))?;
+            take(buffer.get(..read).unwrap_or_default());
+            Poll::Ready(Ok(read))
+        })
+    }
+
+    /// Reads more of the request's body.
+    pub(super) fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+        limits: &Limits,
+    ) -> Poll<Result<Piece, BodyFault>> {
+        let Self { end, inbound, body, .. } = self;
+        body.poll_read(cx, end, inbound, buffer, limits)
+    }
+
+    /// Begins a response: its head goes out with the first of its body. To one whose request was not read to its end, it is
+    /// the last.
+    pub(super) fn respond(&mut self, of: &ResponseHead<'_>) {
+        let length = match of.length {
+            Length::Unknown | Length::UntilClose if self.version == Version::Http10 => Length::UntilClose,
+            Length::UntilClose => Length::Unknown,
+            length @ (Length::None | Length::Exactly(_) | Length::Unknown) => length,
+        };
+        self.chunks = length == Length::Unknown;
+        self.persists &= of.uploaded && length != Length::UntilClose;
+        let head = self.outbound.writer();
+        status_line(of.response.status, of.response.reason(), head);
+        forward::response_head(of, head);
+        // What a response without a body says of it is for the client to know (RFC 9110 §8.6).
+        forward::framing(of.length_without_body().map_or(length, Length::Exactly), head);
+        if let Some(connection) = self.connection() {
+            head_field(self.outbound.writer(), connection);
+        }
+        self.outbound.writer().extend_from_slice(b"\r\n");
+    }
+
+    /// Answers in place of a server. To one whose request was not read to its end, it is the last.
+    pub(super) fn answer(&mut self, own: &Own<'_>, to_head: bool) {
+        self.persists &= self.body.is_over();
+        let connection = self.connection();
+        own.write(to_head, connection, self.outbound.writer());
+    }
+
+    /// What is said of the connection where the version does not say it.
+    fn connection(&self) -> Option<&'static [u8]> {
+        match (self.version, self.persists) {
+            (Version::Http10, true) => Some(b"keep-alive"),
+            (Version::Http11 | Version::Http2, true) => None,
+            (Version::Http10 | Version::Http11 | Version::Http2, false) => Some(b"close"),
+        }
+    }
+
+    /// Sends a piece of the response's body that stands in `buffer` at `start..end`, with room around it.
+    pub(super) fn send(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+        start: usize,
+        end: usize,
+        last: bool,
+        trailers: Option<&Fields>,
+    ) -> Result<(), Broken> {
+        let Self { end: wire, outbound, chunks, .. } = self;
+        send_piece(cx, wire, outbound, buffer, start, end, Framed { chunks: *chunks, last, trailers })
+    }
+
+    /// Whether bytes of the response's body can go out inside the kernel.
+    pub(super) fn splices(&self) -> bool {
+        !self.chunks && self.end.plain().is_some()
+    }
+
+    /// Notices that the client has left while nothing is read from it: by a reset, or by an end where no further request
+    /// waits. A client that closes its half only is taken for one that left, as most servers do.
+    pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
+        if let Poll::Ready(_errno) = self.end.poll_reset(cx) {
+            return Poll::Ready(Gone::Reset);
+        }
+        if self.body.is_over() && self.inbound.is_empty() {
+            match &mut self.end {
+                ClientEnd::Plain(socket) => ready!(socket.poll_closed(cx)),
+                ClientEnd::Tls(stream) => ready!(stream.socket().poll_closed(cx)),
+            }
+            return Poll::Ready(Gone::Closed);
+        }
+        Poll::Pending
+    }
+}
+
+/// How a client has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gone {
+    Reset,
+    Closed,
+}
+
+fn head_field(head: &mut Vec<u8>, connection: &[u8]) {
+    head.field(b"Connection", connection);
+}

@@ -1,0 +1,149 @@
+//! Copies of requests for another pool, whose answers nobody reads: fire and forget, within bounds.
+//!
+//! A copy is a request like any other, with nobody at its client's end. The request itself hands over what it reads of its body
+//! and waits for nothing: a copy that lags behind is given up.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll, ready};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::time::Instant;
+
+use super::body::{BodyFault, Piece};
+use super::exchange::Bounds;
+use super::head::Words;
+use super::places::Place;
+use super::record::{Context, RequestRecord};
+use super::request::Job;
+use super::sides::Client;
+use super::timer::Timer;
+use crate::message::request::Request;
+use crate::relay::{Broken, Recall};
+use crate::snapshot::{RouteInEffect, Snapshot};
+
+/// How many copies of a worker are under way at once; further requests have none.
+const MOST: usize = 64;
+/// How many pieces of a body may wait for a copy, each as large as what one read brings.
+const PIECES: usize = 8;
+/// How much of an answer is read.
+const MOST_ANSWERED: usize = 1024 * 1024;
+/// How long a copy may take.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Where a request's body goes beside its server.
+#[derive(Debug)]
+pub(super) struct Tee(Option<Sender<(Box<[u8]>, bool)>>);
+
+impl Tee {
+    /// Hands a piece over, the last or not.
+    pub(super) fn pass(&mut self, piece: &[u8], last: bool) {
+        let lags = self.0.as_ref().is_some_and(|copy| copy.try_send((piece.into(), last)).is_err());
+        if lags {
+            self.0 = None;
+        }
+    }
+}
+
+/// The client's end of a copy, where there is nobody.
+#[derive(Debug)]
+pub(super) struct Nobody {
+    pieces: Receiver<(Box<[u8]>, bool)>,
+    piece: Box<[u8]>,
+    taken: usize,
+    /// Whether `piece` is the last.
+    last: bool,
+    answered: usize,
+}
+
+impl Nobody {
+    /// Whether the body was read to its end.
+    pub(super) fn body_is_over(&self) -> bool {
+        self.last && self.taken == self.piece.len()
+    }
+
+    /// Reads more of the body.
+    pub(super) fn poll_body(&mut self, cx: &mut TaskContext<'_>, buffer: &mut [u8]) -> Poll<Result<Piece, BodyFault>> {
+        if self.taken == self.piece.len() && !self.last {
+            let Some((piece, last)) = ready!(self.pieces.poll_recv(cx)) else {
+                return Poll::Ready(Err(BodyFault::Cut));
+            };
+            (self.piece, self.taken, self.last) = (piece, 0, last);
+        }
+        let waiting = self.piece.get(self.taken..).unwrap_or_default();
+        let bytes = waiting.len().min(buffer.len());
+        buffer.iter_mut().zip(waiting).for_each(|(room, byte)| *room = *byte);
+        self.taken += bytes;
+        Poll::Ready(Ok(Piece { bytes, end: self.body_is_over() }))
+    }
+
+    /// Takes so many bytes of the answer, and too many for a reset.
+    pub(super) fn take(&mut self, bytes: usize) -> Result<(), Broken> {
+        self.answered += bytes;
+        if self.answered > MOST_ANSWERED { Err(Broken::System(Errno::CONNRESET)) } else { Ok(()) }
+    }
+}
+
+/// All that a copy needs on its own.
+struct Copied {
+    context: Rc<Context>,
+    snapshot: Arc<Snapshot>,
+    request: Request,
+    pool: usize,
+    client: Nobody,
+    trusted: bool,
+    _place: Place,
+}
+
+impl Job<'_> {
+    /// Sends a copy on its way if the route asks for one and there is room for it. Returns where the body goes then.
+    pub(super) fn copy(&self, route: &RouteInEffect, words: &Words, trusted: bool) -> Option<Tee> {
+        if self.client.is_nobody() || self.request.upgrade().is_some() {
+            return None;
+        }
+        let pool = route.mirror?;
+        let desk = &self.context.desk;
+        let place = desk.requests.copies.take(MOST)?;
+        let mut request = self.request.clone();
+        // They are known by the same id, and nobody waits for a word to go on.
+        request.fields.push(b"x-request-id", words.request_id());
+        request.expects_continue = false;
+        let (sender, pieces) = channel(PIECES);
+        let client = Nobody { pieces, piece: Box::default(), taken: 0, last: request.length.is_empty(), answered: 0 };
+        let (context, snapshot) = (Rc::clone(self.context), Arc::clone(self.snapshot));
+        let copied = Copied { context, snapshot, request, pool, client, trusted, _place: place };
+        desk.tasks.spawn_local("copy", Box::pin(copied.run()));
+        Some(Tee(Some(sender)))
+    }
+}
+
+impl Copied {
+    async fn run(self) {
+        let Self { context, snapshot, request, pool, mut client, trusted, _place } = self;
+        let listener = snapshot.listener(&context.listener);
+        let Some((listener, http)) = listener.and_then(|listener| Some((listener, listener.http.as_ref()?))) else {
+            return;
+        };
+        let (Some(route), Some(pool)) = (super::request::find(http, &request), snapshot.pool_at(pool)) else { return };
+        let started = Instant::now();
+        let stopping = context.desk.tasks.stopping().clone();
+        let mut job = Job {
+            record: RequestRecord::of_copy(Rc::clone(&context), &request, started, pool.pool.name()),
+            context: &context,
+            request: &request,
+            snapshot: &snapshot,
+            listener,
+            http,
+            client: Client::Nobody(&mut client),
+            timer: &mut Timer::new(started + LIMIT),
+            recall: &Recall::default(),
+            started,
+        };
+        let bounds = job.bounds(route, &pool.http);
+        let limit = started + LIMIT;
+        let bounds = Bounds { expires: Some(bounds.expires.map_or(limit, |expires| expires.min(limit))), ..bounds };
+        let _nobody_asks = stopping.run_until_cancelled(job.forward(route, pool, trusted, bounds)).await;
+    }
+}

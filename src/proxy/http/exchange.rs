@@ -1,0 +1,538 @@
+//! One request and its response, both ways at once: a response may begin, and be over, while the request is still coming.
+//!
+//! Bodies pass through the worker's buffer in pieces. What one side has sent is read only when the other side has taken
+//! what came before, so that a slow reader slows the sender down and no more than one piece waits here each way.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::body::{BodyFault, Piece};
+use super::client::Gone;
+use super::copy::Tee;
+use super::server::NoHead;
+use super::sides::{Client, Server};
+use super::timer::Timer;
+use crate::ending::Reason;
+use crate::message::chunked::{HEADROOM, TAILROOM};
+use crate::message::head::Fields;
+use crate::message::line::Limits;
+use crate::message::response::Response;
+use crate::net::errno::is_disconnect;
+use crate::relay::{Broken, Conduit, Direction, Meter, Recall, Scratch, Wire};
+
+/// How long a client may send a body slowly before its rate is looked at.
+const GRACE: Duration = Duration::from_secs(5);
+/// How many informational responses a server may send before the final one. Nothing holds it back while it does, and each
+/// gives it more time.
+const MOST_INFORMATIONAL: u8 = 100;
+/// How much one direction may move before the other connections of the worker have their turn.
+const TURN: usize = 1024 * 1024;
+/// A read of so much says that there is more.
+const FULL: usize = 60 * 1024;
+/// What is still to come of a body is spliced if it is no less than this: under it, a copy is cheaper.
+const LARGE: u64 = 128 * 1024;
+
+/// What a request may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// When the whole of it has to be over, if it has to.
+    pub(super) expires: Option<Instant>,
+    /// Without a byte of the request's body, before the response has begun.
+    pub(super) body_idle: Duration,
+    /// Bytes a second of the request's body.
+    pub(super) min_rate: u64,
+    /// Bytes of the request's body.
+    pub(super) body_bytes: u64,
+    /// From the end of the request to the head of the response.
+    pub(super) response_header: Duration,
+    /// Without a byte either way, once the response has begun.
+    pub(super) idle: Duration,
+    /// What the server's heads may be like, and trailer sections of both sides.
+    pub(super) response_limits: Limits,
+    pub(super) trailer_limits: Limits,
+}
+
+/// Why an exchange stopped before its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// The client is gone, or sent what it may not, or took too long.
+    Client(Reason),
+    /// The server is.
+    Server(Reason),
+    /// The time of the whole is over, or it was called back.
+    Ours(Reason),
+}
+
+impl Stop {
+    pub(super) fn reason(self) -> Reason {
+        let (Self::Client(reason) | Self::Server(reason) | Self::Ours(reason)) = self;
+        reason
+    }
+}
+
+/// How far an exchange got.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Arrived {
+    /// The head of a final response is there.
+    Head,
+    /// It was stopped before.
+    Stopped(Stop),
+}
+
+/// One request and its response, under way.
+pub(super) struct Exchange<'a, 'c> {
+    pub(super) client: &'a mut Client<'c>,
+    pub(super) server: Server,
+    pub(super) response: Box<Response>,
+    pub(super) bounds: Bounds,
+    pub(super) scratch: &'a Scratch,
+    pub(super) recall: &'a Recall,
+    /// Whether the response is to a HEAD.
+    pub(super) to_head: bool,
+    /// Where the request's body goes as well.
+    pub(super) copy: Option<Tee>,
+    /// Bytes of the request's body that were read, and of the response's that were passed on.
+    pub(super) up: u64,
+    pub(super) down: u64,
+    /// How many informational responses there were.
+    informed: u8,
+    /// Whether the server said that it has not looked at the request.
+    pub(super) unseen: bool,
+    /// Whether the server takes no more of the request.
+    refused: bool,
+    /// Whether the request was read to its end, and whether it was so from the beginning.
+    uploaded: bool,
+    bodiless: bool,
+    /// Whether the response was read to its end.
+    answered: bool,
+    /// Whether the heads are still here, so that they can go with the first bytes of the bodies.
+    up_begins: bool,
+    down_begins: bool,
+    /// When bytes last moved, or one side began to wait for the other.
+    pub(super) moved: Instant,
+    began: Instant,
+}
+
+impl<'a, 'c> Exchange<'a, 'c> {
+    #[expect(clippy::too_many_arguments, reason = "one call site; they are the fields")]
+    pub(super) fn new(
+        client: &'a mut Client<'c>,
+        server: Server,
+        response: Box<Response>,
+        bounds: Bounds,
+        scratch: &'a Scratch,
+        recall: &'a Recall,
+        to_head: bool,
+        now: Instant,
+    ) -> Self {
+        let uploaded = client.body_is_over();
+        Self {
+            client,
+            server,
+            response,
+            bounds,
+            scratch,
+            recall,
+            to_head,
+            copy: None,
+            up: 0,
+            down: 0,
+            unseen: false,
+            refused: false,
+            uploaded,
+            bodiless: uploaded,
+            informed: 0,
+            answered: false,
+            up_begins: true,
+            down_begins: true,
+            moved: now,
+            began: now,
+        }
+    }
+
+    /// Whether the request was read to its end.
+    pub(super) fn is_uploaded(&self) -> bool {
+        self.uploaded
+    }
+
+    /// Whether nothing of the request's body was read, be it no more than its end: it could not be sent again.
+    pub(super) fn is_body_whole(&self) -> bool {
+        self.up == 0 && (self.bodiless || !self.uploaded)
+    }
+
+    /// Sends the request until the head of the final response is there. Informational ones are passed on.
+    pub(super) async fn until_head(&mut self, timer: &mut Timer, meter: &impl Meter) -> Arrived {
+        poll_fn(|cx| self.poll_until_head(cx, timer, meter)).await
+    }
+
+    /// Passes the response's body on until it is over, and the request's for as long as that is not.
+    pub(super) async fn until_end(
+        &mut self,
+        timer: &mut Timer,
+        meter: &impl Meter,
+        transform: &mut impl Transform,
+    ) -> Result<(), Stop> {
+        // The pipe, while the body goes through one.
+        let mut conduit = None;
+        poll_fn(|cx| self.poll_until_end(cx, timer, meter, transform, &mut conduit)).await
+    }
+
+    fn poll_until_head(&mut self, cx: &mut Context<'_>, timer: &mut Timer, meter: &impl Meter) -> Poll<Arrived> {
+        loop {
+            if let Err(stop) = self.poll_up(cx, meter) {
+                // A server that has stopped reading may have said why.
+                return Poll::Ready(Arrived::Stopped(stop));
+            }
+            let head =
+                self.server.poll_head(cx, &mut self.response, self.scratch, &self.bounds.response_limits, self.to_head);
+            match head {
+                Poll::Pending => {}
+                Poll::Ready(Ok(())) if self.response.is_informational() && self.response.status != 101 => {
+                    if self.informed >= MOST_INFORMATIONAL {
+                        return Poll::Ready(Arrived::Stopped(Stop::Server(Reason::BadResponse)));
+                    }
+                    self.informed += 1;
+                    self.moved = Instant::now();
+                    self.client.inform(cx, &self.response);
+                    self.response.clear();
+                    continue;
+                }
+                Poll::Ready(Ok(())) => {
+                    self.client.retire(self.recall.by().is_some());
+                    return Poll::Ready(Arrived::Head);
+                }
+                Poll::Ready(Err(no_head)) => {
+                    self.unseen = no_head == NoHead::Unseen;
+                    return Poll::Ready(Arrived::Stopped(Stop::Server(of_no_head(no_head))));
+                }
+            }
+            if let Poll::Ready(gone) = self.client.poll_gone(cx) {
+                return Poll::Ready(Arrived::Stopped(Stop::Client(of_gone(gone))));
+            }
+            let (deadline, stop) = self.deadline_of_head();
+            return self.poll_deadlines(cx, timer, deadline, stop).map(Arrived::Stopped);
+        }
+    }
+
+    fn poll_until_end(
+        &mut self,
+        cx: &mut Context<'_>,
+        timer: &mut Timer,
+        meter: &impl Meter,
+        transform: &mut impl Transform,
+        conduit: &mut Option<Conduit<'a>>,
+    ) -> Poll<Result<(), Stop>> {
+        if let Poll::Ready(result) = self.poll_down(cx, meter, transform, conduit) {
+            return Poll::Ready(result);
+        }
+        match self.poll_up(cx, meter) {
+            Ok(()) => {}
+            // The response goes on without it.
+            Err(Stop::Server(_)) => self.refused = true,
+            Err(stop) => return Poll::Ready(Err(stop)),
+        }
+        // Whoever takes nothing and says nothing may have left.
+        if let Poll::Ready(gone) = self.client.poll_gone(cx) {
+            return Poll::Ready(Err(Stop::Client(of_gone(gone))));
+        }
+        let deadline = self.moved + self.bounds.idle;
+        self.poll_deadlines(cx, timer, deadline, Stop::Ours(Reason::IdleTimeout)).map(Err)
+    }
+
+    /// Moves what can be moved of the request's body.
+    fn poll_up(&mut self, cx: &mut Context<'_>, meter: &impl Meter) -> Result<(), Stop> {
+        let mut turn = 0;
+        loop {
+            if self.refused {
+                return Ok(());
+            }
+            if !self.up_begins || self.uploaded {
+                match self.server.poll_ready(cx) {
+                    Poll::Pending => return Ok(()),
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(broken)) => return self.refuse(broken),
+                }
+                if self.uploaded {
+                    return Ok(());
+                }
+            }
+            let Self { client, server, scratch, bounds, copy, up, .. } = self;
+            let sent = scratch.with_buffer(|buffer| {
+                let room = buffer.len() - TAILROOM;
+                let Some(lent) = buffer.get_mut(HEADROOM..room) else { return Poll::Pending };
+                let Piece { bytes, end } = match client.poll_body(cx, lent, &bounds.trailer_limits) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(piece)) => piece,
+                    Poll::Ready(Err(fault)) => return Poll::Ready(Err(Stop::Client(of_client_fault(fault)))),
+                };
+                if up.saturating_add(bytes as u64) > bounds.body_bytes {
+                    return Poll::Ready(Err(Stop::Client(Reason::BodyTooLarge)));
+                }
+                if let Some(copy) = copy {
+                    copy.pass(lent.get(..bytes).unwrap_or_default(), end);
+                }
+                let sent = server.send(cx, buffer, HEADROOM, HEADROOM + bytes, end, client.trailers());
+                Poll::Ready(Ok((bytes, end, sent)))
+            });
+            let began = std::mem::take(&mut self.up_begins);
+            let (bytes, end, sent) = match sent {
+                // The head goes alone.
+                Poll::Pending if began => continue,
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Err(stop)) => return Err(stop),
+                Poll::Ready(Ok(piece)) => piece,
+            };
+            self.up += bytes as u64;
+            self.uploaded |= end;
+            self.moved = Instant::now();
+            meter.moved(Direction::Up, bytes);
+            if let Err(broken) = sent {
+                return self.refuse(broken);
+            }
+            turn += bytes;
+            if turn >= TURN {
+                cx.waker().wake_by_ref();
+                return Ok(());
+            }
+        }
+    }
+
+    /// The server takes no more. It may have said why before it stopped: only when nothing can be read of it either, that
+    /// is the end.
+    fn refuse(&mut self, broken: Broken) -> Result<(), Stop> {
+        self.refused = true;
+        match broken {
+            Broken::System(errno) if is_disconnect(errno) => Ok(()),
+            Broken::System(_) => Err(Stop::Server(Reason::Internal)),
+            Broken::Truncated | Broken::Garbled => Err(Stop::Server(Reason::ServerTlsError)),
+        }
+    }
+
+    fn poll_down(
+        &mut self,
+        cx: &mut Context<'_>,
+        meter: &impl Meter,
+        transform: &mut impl Transform,
+        conduit: &mut Option<Conduit<'a>>,
+    ) -> Poll<Result<(), Stop>> {
+        let mut turn = 0;
+        loop {
+            if !self.down_begins {
+                ready!(self.client.poll_ready(cx)).map_err(|broken| Stop::Client(of_client_broken(broken)))?;
+                if self.answered {
+                    return Poll::Ready(Ok(()));
+                }
+            }
+            if conduit.is_some() {
+                let bytes = ready!(self.poll_splice(cx, conduit))?;
+                meter.moved(Direction::Down, bytes);
+                turn += bytes;
+                if turn >= TURN {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                continue;
+            }
+            let Self { client, server, scratch, bounds, .. } = self;
+            let moved = scratch.with_buffer(|buffer| {
+                let room = buffer.len() - TAILROOM;
+                let Some(lent) = buffer.get_mut(HEADROOM..room) else { return Poll::Pending };
+                let Piece { bytes, end } = ready!(server.poll_body(cx, lent, &bounds.trailer_limits))
+                    .map_err(|fault| Stop::Server(of_server_fault(fault)))?;
+                let passed = transform.pass(cx, client, buffer, HEADROOM, HEADROOM + bytes, end, server.trailers())?;
+                Poll::Ready(Ok((bytes, passed, end)))
+            });
+            let began = std::mem::take(&mut self.down_begins);
+            let (bytes, passed, end) = match moved {
+                // The head goes alone.
+                Poll::Pending if began => continue,
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(moved) => moved?,
+            };
+            self.down += passed as u64;
+            self.moved = Instant::now();
+            meter.moved(Direction::Down, bytes);
+            if end {
+                self.answered = true;
+            } else if bytes >= FULL && transform.is_identity() && self.server.splices(LARGE) && self.client.splices() {
+                *conduit = Conduit::lend(self.scratch);
+            }
+            turn += bytes;
+            if turn >= TURN && !end {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Moves more of a large body inside the kernel. Returns how much, and puts the pipe away when there is no more to move
+    /// for now.
+    fn poll_splice(&mut self, cx: &mut Context<'_>, conduit: &mut Option<Conduit<'a>>) -> Poll<Result<usize, Stop>> {
+        let Self { client, server, .. } = self;
+        let (Some(pipe), Client::Http1(client), Server::Http1(server)) = (conduit.as_mut(), &mut **client, server)
+        else {
+            *conduit = None;
+            return Poll::Ready(Ok(0));
+        };
+        let (Some(from), Some(to)) = (server.end.plain(), client.end.plain()) else {
+            *conduit = None;
+            return Poll::Ready(Ok(0));
+        };
+        let broken = |errno| Stop::Client(of_client_broken(Broken::System(errno)));
+        ready!(pipe.poll_drain(cx, to)).map_err(broken)?;
+        let left = server.body.left();
+        if left == 0 {
+            *conduit = None;
+            self.answered = true;
+            return Poll::Ready(Ok(0));
+        }
+        let taken = match pipe.poll_fill(cx, from, usize::try_from(left).unwrap_or(usize::MAX)) {
+            Poll::Pending => {
+                // It is of use to others meanwhile.
+                *conduit = None;
+                return Poll::Pending;
+            }
+            Poll::Ready(Err(errno)) => return Poll::Ready(Err(Stop::Server(of_server_broken(Broken::System(errno))))),
+            Poll::Ready(Ok(0)) => return Poll::Ready(Err(Stop::Server(of_server_fault(BodyFault::Cut)))),
+            Poll::Ready(Ok(taken)) => taken,
+        };
+        server.body.passed(taken as u64);
+        self.down += taken as u64;
+        self.moved = Instant::now();
+        Poll::Ready(Ok(taken))
+    }
+
+    /// Until when the head of the response has to be there, and whose fault it is if not.
+    fn deadline_of_head(&self) -> (Instant, Stop) {
+        if self.uploaded || self.refused {
+            return (self.moved + self.bounds.response_header, Stop::Server(Reason::ResponseTimeout));
+        }
+        let idle = self.moved + self.bounds.body_idle;
+        let slow = match self.up.checked_div(self.bounds.min_rate) {
+            None => idle,
+            Some(seconds) => self.began + GRACE + Duration::from_secs(seconds),
+        };
+        // A server that does not take what the client sends is not the client's fault.
+        let stop = if self.server.is_blocked() {
+            Stop::Server(Reason::ResponseTimeout)
+        } else {
+            Stop::Client(Reason::BodyTimeout)
+        };
+        let limit = if self.server.is_blocked() { self.moved + self.bounds.response_header } else { idle.min(slow) };
+        (limit, stop)
+    }
+
+    fn poll_deadlines(&self, cx: &mut Context<'_>, timer: &mut Timer, deadline: Instant, stop: Stop) -> Poll<Stop> {
+        let mut next = (deadline, stop);
+        let expires = self.bounds.expires.map(|at| (at, Stop::Ours(Reason::RequestTimeout)));
+        self.recall.listen(cx);
+        let recalled = self.recall.by().map(|at| (at, Stop::Ours(Reason::Shutdown)));
+        for earlier in expires.into_iter().chain(recalled) {
+            if earlier.0 < next.0 {
+                next = earlier;
+            }
+        }
+        timer.poll(cx, next.0).map(|()| next.1)
+    }
+}
+
+/// What becomes of a response's body on its way to the client.
+pub(super) trait Transform {
+    /// Whether it changes nothing.
+    fn is_identity(&self) -> bool;
+
+    /// Passes a piece on that stands in `buffer` at `start..end`, with room around it. Returns how many bytes it became.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a piece of a body is a buffer and two places, and trailers come with it"
+    )]
+    fn pass(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Client<'_>,
+        buffer: &mut [u8],
+        start: usize,
+        end: usize,
+        last: bool,
+        trailers: Option<&Fields>,
+    ) -> Result<usize, Stop>;
+}
+
+/// Nothing: it is passed on as it is.
+pub(super) struct AsItIs;
+
+impl Transform for AsItIs {
+    fn is_identity(&self) -> bool {
+        true
+    }
+
+    fn pass(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Client<'_>,
+        buffer: &mut [u8],
+        start: usize,
+        end: usize,
+        last: bool,
+        trailers: Option<&Fields>,
+    ) -> Result<usize, Stop> {
+        let sent = client.send(cx, buffer, start, end, last, trailers);
+        sent.map_err(|broken| Stop::Client(of_client_broken(broken)))?;
+        Ok(end - start)
+    }
+}
+
+pub(super) fn of_gone(gone: Gone) -> Reason {
+    match gone {
+        Gone::Reset => Reason::ClientReset,
+        Gone::Closed => Reason::ClientClosed,
+    }
+}
+
+fn of_no_head(no_head: NoHead) -> Reason {
+    match no_head {
+        NoHead::Broken(broken) => of_server_broken(broken),
+        NoHead::Closed => Reason::ServerClosed,
+        NoHead::Unseen => Reason::ServerReset,
+        NoHead::Malformed(_) => Reason::BadResponse,
+    }
+}
+
+fn of_server_broken(broken: Broken) -> Reason {
+    match broken {
+        Broken::System(errno) if is_disconnect(errno) => Reason::ServerReset,
+        Broken::System(_) => Reason::Internal,
+        Broken::Truncated => Reason::ServerTruncated,
+        Broken::Garbled => Reason::ServerTlsError,
+    }
+}
+
+fn of_server_fault(fault: BodyFault) -> Reason {
+    match fault {
+        BodyFault::Broken(broken) => of_server_broken(broken),
+        BodyFault::Cut => Reason::ServerClosed,
+        BodyFault::Malformed(_) => Reason::BadResponse,
+        BodyFault::Reset(_) => Reason::ServerReset,
+    }
+}
+
+pub(super) fn of_client_broken(broken: Broken) -> Reason {
+    match broken {
+        Broken::System(errno) if is_disconnect(errno) => Reason::ClientReset,
+        Broken::System(_) => Reason::Internal,
+        Broken::Truncated => Reason::ClientTruncated,
+        Broken::Garbled => Reason::TlsError,
+    }
+}
+
+fn of_client_fault(fault: BodyFault) -> Reason {
+    match fault {
+        BodyFault::Broken(broken) => of_client_broken(broken),
+        BodyFault::Cut => Reason::ClientClosed,
+        BodyFault::Malformed(_) => Reason::BadRequest,
+        BodyFault::Reset(_) => Reason::ClientReset,
+    }
+}

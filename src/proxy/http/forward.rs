@@ -1,0 +1,217 @@
+//! What a head becomes on its way through: what concerns one hop is taken out first, then what routes ask for is changed,
+//! then what is ours is added, so that nobody can have it taken out again.
+
+use super::sides::ResponseHead;
+use crate::config::model::http::HeaderRules;
+use crate::message::compress::Change;
+use crate::message::forwarded::Forwarding;
+use crate::message::framing::Length;
+use crate::message::head::{Fields, Known, Role};
+use crate::message::request::Request;
+use crate::message::response::Response;
+use crate::message::token;
+use crate::message::version::Version;
+
+/// What a head is written with.
+pub(super) trait Pen {
+    fn field(&mut self, name: &[u8], value: &[u8]);
+}
+
+/// In the form of HTTP/1.
+impl Pen for Vec<u8> {
+    fn field(&mut self, name: &[u8], value: &[u8]) {
+        self.reserve(name.len() + value.len() + 4);
+        self.extend_from_slice(name);
+        self.extend_from_slice(b": ");
+        self.extend_from_slice(value);
+        self.extend_from_slice(b"\r\n");
+    }
+}
+
+/// A number in decimal.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Decimal {
+    digits: [u8; 20],
+    start: usize,
+}
+
+impl Decimal {
+    pub(super) fn new(number: u64) -> Self {
+        let (mut digits, mut start, mut left) = ([b'0'; 20], 20, number);
+        for digit in digits.iter_mut().rev() {
+            *digit = b'0' + (left % 10) as u8;
+            left /= 10;
+            start -= 1;
+            if left == 0 {
+                break;
+            }
+        }
+        Self { digits, start }
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        self.digits.get(self.start..).unwrap_or_default()
+    }
+}
+
+/// Which fields of a head go on to the next hop.
+struct Sieve<'a> {
+    fields: &'a Fields,
+    rules: &'a HeaderRules,
+    /// Whether `Connection` names fields at all.
+    nominates: bool,
+}
+
+impl<'a> Sieve<'a> {
+    fn new(fields: &'a Fields, rules: &'a HeaderRules) -> Self {
+        let usual = |part: &[u8]| {
+            [&b"close"[..], b"keep-alive", b"upgrade", b"te"].iter().any(|own| part.eq_ignore_ascii_case(own))
+        };
+        let nominates = fields.values(Known::Connection).flat_map(token::list).any(|part| !usual(part));
+        Self { fields, rules, nominates }
+    }
+
+    /// Whether a field that concerns more than one hop goes on.
+    fn passes(&self, name: &[u8]) -> bool {
+        if self.nominates && self.fields.lists(Known::Connection, name) {
+            return false;
+        }
+        self.is_left_alone(name)
+    }
+
+    /// Whether no rule takes its place.
+    fn is_left_alone(&self, name: &[u8]) -> bool {
+        let HeaderRules { remove, set, add: _ } = self.rules;
+        let is_name = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
+        !remove.iter().any(|other| is_name(other)) && !set.iter().any(|(other, _)| is_name(other))
+    }
+}
+
+/// What is ours in a request.
+pub(super) struct Ours<'a> {
+    /// For whom the request is.
+    pub(super) forwarding: &'a Forwarding,
+    pub(super) request_id: &'a [u8],
+    pub(super) traceparent: &'a [u8],
+    pub(super) keeps_tracestate: bool,
+    /// Whether what the client says of itself is for the server.
+    pub(super) keeps_authorization: bool,
+    /// What is left of the caller's timeout, where it is known.
+    pub(super) grpc_timeout: Option<String>,
+}
+
+/// Writes the fields of a request, but for its host and how its body is framed.
+pub(super) fn request_fields(request: &Request, rules: &HeaderRules, ours: Ours<'_>, pen: &mut impl Pen) {
+    let fields = &request.fields;
+    let sieve = Sieve::new(fields, rules);
+    for (known, name, value) in fields.iter() {
+        let passes = match known.role() {
+            Role::Hop => false,
+            Role::Ours => known == Known::Tracestate && ours.keeps_tracestate && sieve.passes(name),
+            Role::End if known == Known::Authorization => ours.keeps_authorization && sieve.passes(name),
+            Role::End if known == Known::GrpcTimeout => ours.grpc_timeout.is_none() && sieve.passes(name),
+            Role::End => sieve.passes(name),
+        };
+        if passes {
+            pen.field(name, value);
+        }
+    }
+    // Of the transfer codings a client takes, only trailers concern more than its own connection (RFC 9110 §10.1.4).
+    if fields.lists(Known::Te, b"trailers") {
+        pen.field(b"TE", b"trailers");
+    }
+    let HeaderRules { remove: _, set, add } = rules;
+    let mut write = |name: &[u8], value: &[u8]| {
+        if sieve.is_left_alone(name) {
+            pen.field(name, value);
+        }
+    };
+    let Ours { forwarding, request_id, traceparent, keeps_tracestate: _, keeps_authorization: _, grpc_timeout } = ours;
+    via(request, &mut write);
+    forwarding.fields().for_each(|(name, value)| write(name.as_bytes(), value));
+    write(b"X-Request-Id", request_id);
+    write(b"Traceparent", traceparent);
+    if let Some(timeout) = grpc_timeout {
+        write(b"Grpc-Timeout", timeout.as_bytes());
+    }
+    for (name, value) in set.iter().chain(add) {
+        pen.field(name.as_bytes(), value.as_bytes());
+    }
+}
+
+/// `Via` with this hop behind those before (RFC 9110 §7.6.3).
+fn via(request: &Request, write: &mut dyn FnMut(&[u8], &[u8])) {
+    let own: &[u8] = match request.version {
+        Version::Http10 => b"1.0 portreeve",
+        Version::Http11 => b"1.1 portreeve",
+        Version::Http2 => b"2.0 portreeve",
+    };
+    let before: Vec<&[u8]> = request.fields.values(Known::Via).collect();
+    if before.is_empty() {
+        return write(b"Via", own);
+    }
+    let all: Vec<&[u8]> = before.into_iter().chain([own]).collect();
+    write(b"Via", &all.join(&b", "[..]));
+}
+
+/// Writes the fields of a response as a client gets it, but for how its body is framed.
+pub(super) fn response_head(head: &ResponseHead<'_>, pen: &mut impl Pen) {
+    let ResponseHead { response, rules, changes, set_cookie, .. } = head;
+    let is_changed = |name: &[u8]| {
+        changes.iter().any(|change| match change {
+            Change::Remove(own) | Change::Set(own, _) => name.eq_ignore_ascii_case(own.as_bytes()),
+            Change::Append(..) => false,
+        })
+    };
+    let sieve = Sieve::new(&response.fields, rules);
+    for (known, name, value) in response.fields.iter() {
+        let passes = known.role() != Role::Hop && sieve.passes(name) && !is_changed(name);
+        if passes {
+            pen.field(name, value);
+        }
+    }
+    let HeaderRules { remove: _, set, add } = rules;
+    for (name, value) in set.iter().chain(add) {
+        pen.field(name.as_bytes(), value.as_bytes());
+    }
+    for change in *changes {
+        match change {
+            Change::Remove(_) => {}
+            // What the route has replaced or taken out is not brought back.
+            Change::Set(name, value) if sieve.is_left_alone(name.as_bytes()) => pen.field(name.as_bytes(), value),
+            Change::Set(..) => {}
+            Change::Append(name, value) => pen.field(name.as_bytes(), value),
+        }
+    }
+    if let Some(cookie) = set_cookie {
+        pen.field(b"Set-Cookie", cookie.as_bytes());
+    }
+}
+
+/// Writes the fields of a response that is no final one, but for what concerns one hop and what is to be removed.
+pub(super) fn response_fields(response: &Response, rules: &HeaderRules, pen: &mut impl Pen) {
+    let sieve = Sieve::new(&response.fields, rules);
+    for (known, name, value) in response.fields.iter() {
+        if known.role() != Role::Hop && sieve.passes(name) {
+            pen.field(name, value);
+        }
+    }
+}
+
+/// Writes a trailer section: what frames a message, and what concerns one hop, has no place there (RFC 9110 §6.5.1).
+pub(super) fn trailer_fields(trailers: &Fields, pen: &mut impl Pen) {
+    for (known, name, value) in trailers.iter() {
+        if matches!(known, Known::Other | Known::GrpcStatus) {
+            pen.field(name, value);
+        }
+    }
+}
+
+/// Writes how a body of HTTP/1 is framed.
+pub(super) fn framing(length: Length, pen: &mut impl Pen) {
+    match length {
+        Length::None | Length::UntilClose => {}
+        Length::Exactly(bytes) => pen.field(b"Content-Length", Decimal::new(bytes).as_bytes()),
+        Length::Unknown => pen.field(b"Transfer-Encoding", b"chunked"),
+    }
+}

@@ -1,0 +1,207 @@
+//! The head of a request as a server gets it.
+
+use tokio::time::Instant;
+
+use super::forward::{self, Ours, Pen};
+use super::record::Context;
+use super::request::Job;
+use crate::backend::Server;
+use crate::message::forwarded::{Forwarding, Hop, Said};
+use crate::message::framing::Length;
+use crate::message::grpc::format_timeout;
+use crate::message::head::Known;
+use crate::message::request::Request;
+use crate::message::response::Response;
+use crate::message::target::normal_path;
+use crate::message::trace;
+use crate::message::version::Version;
+use crate::message::websocket;
+use crate::route::http::PathMatch;
+use crate::snapshot::RouteInEffect;
+
+/// What a request says of itself on its way, the same at each attempt.
+pub(super) struct Words {
+    forwarding: Forwarding,
+    request_id: Id<32>,
+    traceparent: Id<55>,
+    /// Whether the trace is the client's, and its state with it.
+    keeps_trace: bool,
+    /// When the caller takes the call for failed, or we do, if the caller has said when.
+    pub(super) deadline: Option<Instant>,
+    /// What a server is sent by which it proves that it speaks WebSocket, if the request came without: HTTP/2 has no such
+    /// thing (RFC 8441 §5).
+    websocket_key: Option<[u8; 24]>,
+}
+
+/// An id that came with the request, or one that was made here.
+enum Id<const LENGTH: usize> {
+    Came(Box<[u8]>),
+    Made([u8; LENGTH]),
+}
+
+impl<const LENGTH: usize> Id<LENGTH> {
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Came(id) => id,
+            Self::Made(id) => id,
+        }
+    }
+}
+
+impl Words {
+    /// Those of a request; what a peer that is not `trusted` says of others is not believed.
+    pub(super) fn of(request: &Request, context: &Context, trusted: bool, mut forwarding: Forwarding) -> Self {
+        let fields = &request.fields;
+        let hop = Hop {
+            peer: context.peer,
+            trusted,
+            scheme: context.scheme,
+            port: context.destination.map(|destination| destination.port()),
+            host: request.authority(),
+        };
+        let said = Said {
+            forwarded: fields.values(Known::Forwarded),
+            for_: fields.values(Known::XForwardedFor),
+            proto: fields.values(Known::XForwardedProto),
+            host: fields.values(Known::XForwardedHost),
+            port: fields.values(Known::XForwardedPort),
+        };
+        forwarding.write(&hop, said);
+        let mut rng = fastrand::Rng::new();
+        let id = fields.first(Known::XRequestId).filter(|id| trace::is_valid_request_id(id));
+        let lacks_key = request.version == Version::Http2
+            && request.upgrade().is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
+            && fields.first(Known::SecWebSocketKey).is_none();
+        let trace = trace::kept(fields.values(Known::Traceparent));
+        Self {
+            forwarding,
+            request_id: id.map_or_else(|| Id::Made(trace::make_request_id(&mut rng)), |id| Id::Came(id.into())),
+            keeps_trace: trace.is_some(),
+            deadline: None,
+            websocket_key: lacks_key.then(|| websocket::make_key(&mut rng)),
+            traceparent: trace.map_or_else(|| Id::Made(trace::make(&mut rng)), |trace| Id::Came(trace.into())),
+        }
+    }
+
+    /// What of it is ours, on this route.
+    fn ours(&self, route: &RouteInEffect) -> Ours<'_> {
+        Ours {
+            forwarding: &self.forwarding,
+            request_id: self.request_id(),
+            traceparent: self.traceparent.as_bytes(),
+            keeps_tracestate: self.keeps_trace,
+            // A password that was for us is nothing for servers.
+            keeps_authorization: route.route.users.is_none(),
+            grpc_timeout: self.deadline.map(|at| format_timeout(at.saturating_duration_since(Instant::now()))),
+        }
+    }
+
+    /// The buffer, to be used again.
+    pub(super) fn into_forwarding(self) -> Forwarding {
+        self.forwarding
+    }
+
+    /// What it is known by.
+    pub(super) fn request_id(&self) -> &[u8] {
+        self.request_id.as_bytes()
+    }
+
+    /// Whether a server has answered the key that it was sent in the client's place, if it was.
+    pub(super) fn are_accepted(&self, response: &Response) -> bool {
+        let accept = || response.fields.first(Known::SecWebSocketAccept).unwrap_or_default();
+        self.websocket_key.is_none_or(|key| websocket::accepts(&key, accept()))
+    }
+}
+
+impl Job<'_> {
+    /// The head in the form of HTTP/2; none if its target is none there.
+    pub(super) fn http2_head(
+        &self,
+        route: &RouteInEffect,
+        words: &Words,
+        server: &Server,
+    ) -> Option<http::Request<()>> {
+        let request = self.request;
+        let mut path = Vec::new();
+        write_path(request, route, &mut path);
+        if let Some(query) = request.query() {
+            path.push(b'?');
+            path.extend_from_slice(query);
+        }
+        let host = match (&route.route.rewrite.host, request.authority()) {
+            (Some(host), _) => host.as_bytes().to_vec(),
+            (None, b"") => server.address.to_string().into_bytes(),
+            (None, host) => host.to_vec(),
+        };
+        let scheme = if server.tls.is_some() { "https" } else { "http" };
+        let uri = http::Uri::builder().scheme(scheme).authority(host).path_and_query(path).build().ok()?;
+        let mut head = http::Request::new(());
+        *head.method_mut() = http::Method::from_bytes(request.method()).ok()?;
+        *head.uri_mut() = uri;
+        *head.version_mut() = http::Version::HTTP_2;
+        let ours = words.ours(route);
+        let fields = head.headers_mut();
+        forward::request_fields(request, &route.route.request_headers, ours, fields);
+        if let Length::Exactly(_) = request.length {
+            forward::framing(request.length, fields);
+        }
+        if request.expects_continue {
+            fields.field(b"expect", b"100-continue");
+        }
+        Some(head)
+    }
+
+    /// Writes the head in the form of HTTP/1.
+    pub(super) fn write_head(&self, route: &RouteInEffect, words: &Words, server: &Server, out: &mut Vec<u8>) {
+        let request = self.request;
+        out.extend_from_slice(request.method());
+        out.push(b' ');
+        write_path(request, route, out);
+        if let Some(query) = request.query() {
+            out.push(b'?');
+            out.extend_from_slice(query);
+        }
+        out.extend_from_slice(b" HTTP/1.1\r\n");
+        match (&route.route.rewrite.host, request.authority()) {
+            (Some(host), _) => out.field(b"Host", host.as_bytes()),
+            // Of HTTP/1.0, which may name none.
+            (None, b"") => out.field(b"Host", server.address.to_string().as_bytes()),
+            (None, host) => out.field(b"Host", host),
+        }
+        let ours = words.ours(route);
+        forward::request_fields(request, &route.route.request_headers, ours, out);
+        match request.length {
+            // That a body is empty is said where one would be expected (RFC 9110 §8.6).
+            Length::Exactly(_) | Length::Unknown => forward::framing(request.length, out),
+            Length::None | Length::UntilClose => {}
+        }
+        if request.expects_continue {
+            out.field(b"Expect", b"100-continue");
+        }
+        if let Some(upgrade) = request.upgrade() {
+            out.field(b"Connection", b"Upgrade");
+            out.field(b"Upgrade", upgrade);
+        }
+        if let Some(key) = &words.websocket_key {
+            out.field(b"Sec-WebSocket-Key", key);
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Writes the path, with the part that the route matched replaced if it is to be.
+fn write_path(request: &Request, route: &RouteInEffect, out: &mut Vec<u8>) {
+    let Some(prefix) = &route.route.rewrite.prefix else { return out.extend_from_slice(request.path()) };
+    let path = normal_path(request.path());
+    let matched = match &route.route.matches.path {
+        PathMatch::Exact(path) | PathMatch::Prefix(path) => path.len(),
+    };
+    let rest = path.get(matched..).unwrap_or_default();
+    out.extend_from_slice(prefix.as_bytes());
+    match (prefix.is_empty(), rest.first()) {
+        (true, None) => out.push(b'/'),
+        (_, Some(b'/') | None) => {}
+        (_, Some(_)) => out.push(b'/'),
+    }
+    out.extend_from_slice(rest);
+}

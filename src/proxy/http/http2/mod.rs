@@ -1,0 +1,343 @@
+//! HTTP/2 from clients: many requests at once on one connection, each served by a task of its own.
+//!
+//! The protocol itself is the `h2` crate's, with its budgets against floods; deadlines, limits and what becomes of a request
+//! are ours, and the same as for HTTP/1.
+
+mod client;
+mod heads;
+mod server;
+mod stream;
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll, Waker};
+
+use bytes::Bytes;
+use h2::ext::Protocol;
+use h2::server::{Connection as Http2, SendResponse};
+use h2::{Reason as Code, RecvStream};
+use http::Request as Head;
+use tokio::time::{Duration, Instant, timeout, timeout_at};
+
+use super::record::{Context, RequestRecord};
+use super::request::{Finish, Job, PATIENCE};
+use super::sides::Client;
+use super::timer::Timer;
+use super::{Terms, answer, tunnel};
+use crate::config::model::ListenerTimeouts;
+use crate::ending::Reason;
+use crate::proxy::ends::ClientEnd;
+use crate::proxy::live::Entry;
+use crate::relay::{Limits, WireIo};
+use crate::snapshot::{HttpInEffect, Snapshot};
+use client::Http2Client;
+use stream::Receiver;
+
+pub(super) use client::Http2Client as Client2;
+pub(super) use server::{Http2Connection, Http2Server};
+
+/// How much of a body a sender may send ahead on one stream.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// And a client on all of its connection.
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// How much waits on one stream to be sent.
+const SEND_BUFFER: usize = 64 * 1024;
+/// How many requests a client may give up before they were looked at, and how many in all that were (CVE-2023-44487).
+const PENDING_RESETS: usize = 20;
+
+/// The first bytes of a connection of HTTP/2 (RFC 9113 §3.4).
+pub(super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What the streams of a connection share with it.
+struct Shared {
+    context: Rc<Context>,
+    live: Entry,
+    /// Requests under way, and all there ever were.
+    active: Cell<usize>,
+    total: Cell<u32>,
+    /// Wakes the connection when the last request is over.
+    waker: RefCell<Option<Waker>>,
+}
+
+/// One request counted as the connection's, until it is dropped.
+struct Active(Rc<Shared>);
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.active.set(self.0.active.get() - 1);
+        if self.0.active.get() == 0
+            && let Some(waker) = self.0.waker.borrow_mut().take()
+        {
+            waker.wake();
+        }
+    }
+}
+
+/// Serves a connection until it is over. Returns why, and whether it had a request at all.
+pub(super) async fn serve(
+    context: Rc<Context>,
+    live: Entry,
+    end: ClientEnd,
+    early: Vec<u8>,
+    accepted: Instant,
+    terms: Terms,
+) -> (Reason, bool) {
+    // Frames are small and many, and none may wait for the acknowledgement of the one before.
+    end.socket().set_nodelay();
+    let desk = Rc::clone(&context.desk);
+    let settings = desk.published.load_full().with_listener(&context.listener);
+    let Some(http) = settings.listener(&context.listener).and_then(|listener| listener.http.as_ref()) else {
+        return (Reason::Drained, false);
+    };
+    let limits = http.settings.limits;
+    let handshake = h2::server::Builder::new()
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .enable_connect_protocol()
+        .handshake(WireIo::with_kept(end, early));
+    drop(settings);
+    let until = accepted + terms.request_header;
+    let connection: Http2<WireIo<ClientEnd>, Bytes> = match timeout_at(until, handshake).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => return (of_error(&error, false), false),
+        Err(_elapsed) => return (Reason::HeaderTimeout, false),
+    };
+    let shared =
+        Rc::new(Shared { context, live, active: Cell::new(0), total: Cell::new(0), waker: RefCell::new(None) });
+    let reason =
+        Serving { shared: Rc::clone(&shared), until, retires: terms.retires, leaving: false }.run(connection).await;
+    (reason, shared.total.get() > 0)
+}
+
+/// A connection that is served.
+struct Serving {
+    shared: Rc<Shared>,
+    /// Until when there has to be a request under way.
+    until: Instant,
+    retires: Option<Instant>,
+    /// Whether the client was told that there will be no further requests (GOAWAY).
+    leaving: bool,
+}
+
+/// What happens next on a connection.
+#[expect(clippy::large_enum_variant, reason = "it is made and taken apart at once")]
+enum Event {
+    Request(Head<RecvStream>, SendResponse<Bytes>),
+    /// It is over.
+    Over(Reason),
+    /// It has had no request for too long, is old, or was called back: it takes no more.
+    Leave,
+    /// The time it was given for that is over as well.
+    Abort(Reason),
+}
+
+impl Serving {
+    async fn run(mut self, connection: Http2<WireIo<ClientEnd>, Bytes>) -> Reason {
+        let mut connection = pin!(connection);
+        let mut timer = Timer::new(self.until);
+        loop {
+            match poll_fn(|cx| self.poll(cx, &mut connection, &mut timer)).await {
+                Event::Request(head, respond) => self.begin(head, respond),
+                Event::Over(reason) => return reason,
+                Event::Leave => {
+                    self.leaving = true;
+                    connection.graceful_shutdown();
+                }
+                Event::Abort(reason) => {
+                    connection.abrupt_shutdown(Code::NO_ERROR);
+                    // The frame that says so, if the client takes it.
+                    let _in_vain = timeout(PATIENCE, poll_fn(|cx| connection.poll_closed(cx))).await;
+                    return reason;
+                }
+            }
+        }
+    }
+
+    fn poll(
+        &mut self,
+        cx: &mut TaskContext<'_>,
+        connection: &mut Http2<WireIo<ClientEnd>, Bytes>,
+        timer: &mut Timer,
+    ) -> Poll<Event> {
+        let had_requests = self.shared.total.get() > 0;
+        match connection.poll_accept(cx) {
+            Poll::Ready(Some(Ok((head, respond)))) => return Poll::Ready(Event::Request(head, respond)),
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Event::Over(of_error(&error, had_requests))),
+            Poll::Ready(None) => {
+                let reason = if had_requests || self.leaving { Reason::Done } else { Reason::ClientClosed };
+                return Poll::Ready(Event::Over(reason));
+            }
+            Poll::Pending => {}
+        }
+        *self.shared.waker.borrow_mut() = Some(cx.waker().clone());
+        let recall = &self.shared.live.recall;
+        recall.listen(cx);
+        let now = Instant::now();
+        if self.shared.active.get() > 0 {
+            self.until = now + self.keep_alive();
+        }
+        let recalled = recall.by().map(|by| (by, self.shared.live.recalled_for().unwrap_or(Reason::Shutdown)));
+        if !self.leaving {
+            let retires = self.retires.filter(|retires| *retires <= now);
+            if recalled.is_some() || retires.is_some() || self.has_had_all() {
+                return Poll::Ready(Event::Leave);
+            }
+        }
+        // Whoever was told to leave and has nothing under way has had its time when the next request would have come.
+        let idle = if had_requests { Reason::IdleTimeout } else { Reason::HeaderTimeout };
+        let mut deadline = (self.until, idle);
+        if let Some(recalled) = recalled.filter(|(by, _)| *by < deadline.0) {
+            deadline = recalled;
+        }
+        let next = self.retires.filter(|_| !self.leaving).map_or(deadline.0, |retires| retires.min(deadline.0));
+        match timer.poll(cx, next) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(()) if next < deadline.0 => Poll::Ready(Event::Leave),
+            Poll::Ready(()) if self.leaving || !had_requests => Poll::Ready(Event::Abort(deadline.1)),
+            Poll::Ready(()) => {
+                // The client is told, and has a moment to say so if a request of its is on the way.
+                self.until = Instant::now() + PATIENCE;
+                Poll::Ready(Event::Leave)
+            }
+        }
+    }
+
+    fn keep_alive(&self) -> Duration {
+        let snapshot = self.shared.context.desk.published.load();
+        let listener = snapshot.listener(&self.shared.context.listener);
+        let http = listener.and_then(|listener| listener.http.as_ref());
+        http.map_or(PATIENCE, |http| http.settings.timeouts.keep_alive)
+    }
+
+    fn has_had_all(&self) -> bool {
+        let snapshot = self.shared.context.desk.published.load();
+        let listener = snapshot.listener(&self.shared.context.listener);
+        let http = listener.and_then(|listener| listener.http.as_ref());
+        http.is_none_or(|http| self.shared.total.get() >= http.settings.limits.requests)
+    }
+
+    /// Serves a request in a task of its own.
+    fn begin(&self, head: Head<RecvStream>, respond: SendResponse<Bytes>) {
+        let shared = Rc::clone(&self.shared);
+        shared.active.set(shared.active.get() + 1);
+        shared.total.set(shared.total.get().saturating_add(1));
+        let active = Active(Rc::clone(&shared));
+        let serving = Box::pin(async move {
+            handle(&shared, head, respond).await;
+            drop(active);
+        });
+        self.shared.context.desk.tasks.spawn_local("http2 request", serving);
+    }
+}
+
+/// Serves one request.
+async fn handle(shared: &Rc<Shared>, head: Head<RecvStream>, respond: SendResponse<Bytes>) {
+    let context = &shared.context;
+    let desk = &context.desk;
+    let started = Instant::now();
+    let snapshot: Arc<Snapshot> = desk.published.load_full().with_listener(&context.listener);
+    let (mut parts, stream) = head.into_parts();
+    let protocol = parts.extensions.remove::<Protocol>();
+    let mut request = desk.requests.stash.request();
+    let receiver = Receiver::new(stream);
+    let ended = receiver.is_over();
+    let mut client = Http2Client::new(receiver, respond);
+    let in_effect = snapshot.listener(&context.listener);
+    let Some((listener, http)) = in_effect.and_then(|listener| Some((listener, listener.http.as_ref()?))) else {
+        client.reset(Code::REFUSED_STREAM);
+        return;
+    };
+    let protocol = protocol.as_ref().map(Protocol::as_str);
+    if let Err((reason, why)) = heads::read_request(&parts, protocol, ended, &http.limits, &mut request) {
+        refuse(context, &mut client, &request, http, reason, why, started);
+        finish(&mut client).await;
+        desk.requests.stash.return_request(request);
+        return;
+    }
+    client.receiver().hold(protocol.is_some());
+    context.metrics.bytes_in(desk.worker, request.fields.bytes().len() as u64);
+    let mut timer = Timer::new(started + http.settings.timeouts.body_idle);
+    let unheard = crate::relay::Recall::default();
+    let mut job = Job {
+        record: RequestRecord::open(Rc::clone(context), &request, started),
+        context,
+        request: &request,
+        snapshot: &snapshot,
+        listener,
+        http,
+        client: Client::Http2(&mut client),
+        timer: &mut timer,
+        // The connection hears of it, and ends its streams when the time has come.
+        recall: &unheard,
+        started,
+    };
+    let ended = job.run().await;
+    let Job { record, .. } = job;
+    match ended {
+        Finish::Delivered(_) => finish(&mut client).await,
+        Finish::Aborted(reason) => client.reset(code_of(reason)),
+        Finish::Upgraded(upgraded) => {
+            let ListenerTimeouts { handshake: _, idle, half_close, max_age: _ } = listener.timeouts;
+            let limits = Limits { idle, half_close: half_close.min(idle), expires: None };
+            Box::pin(tunnel::of_http2(client, *upgraded, record, limits)).await;
+        }
+    }
+    desk.requests.stash.return_request(request);
+}
+
+/// Answers what is not served.
+fn refuse(
+    context: &Rc<Context>,
+    client: &mut Http2Client,
+    request: &crate::message::request::Request,
+    http: &HttpInEffect,
+    reason: Reason,
+    why: &'static str,
+    started: Instant,
+) {
+    let mut record = RequestRecord::open(Rc::clone(context), request, started);
+    record.failed(why);
+    answer::with_ending(request, http, reason, &[], |own| {
+        record.answered(own.status, reason);
+        client.answer(own, false);
+    });
+}
+
+/// Waits until all of the response was handed over.
+async fn finish(client: &mut Http2Client) {
+    let handed = timeout(PATIENCE, poll_fn(|cx| client.poll_ready(cx))).await;
+    if !matches!(handed, Ok(Ok(()))) {
+        client.reset(Code::CANCEL);
+    }
+}
+
+/// What a stream is given up with.
+fn code_of(reason: Reason) -> Code {
+    if matches!(reason, Reason::ClientReset | Reason::ClientClosed | Reason::Shutdown | Reason::Drained) {
+        Code::CANCEL
+    } else if reason == Reason::BadRequest {
+        Code::PROTOCOL_ERROR
+    } else if matches!(reason, Reason::BodyTooLarge | Reason::BodyTimeout) {
+        Code::ENHANCE_YOUR_CALM
+    } else {
+        Code::INTERNAL_ERROR
+    }
+}
+
+fn of_error(error: &h2::Error, had_requests: bool) -> Reason {
+    match error.get_io() {
+        Some(io) if io.kind() == std::io::ErrorKind::InvalidData => Reason::TlsError,
+        Some(io) if io.kind() == std::io::ErrorKind::UnexpectedEof && had_requests => Reason::Done,
+        Some(io) if io.kind() == std::io::ErrorKind::UnexpectedEof => Reason::ClientClosed,
+        Some(_) => Reason::ClientReset,
+        None if error.is_go_away() && error.is_remote() => Reason::Done,
+        None => Reason::BadRequest,
+    }
+}

@@ -1,0 +1,213 @@
+//! A request and the connection it goes out on: one that waits, or a new one.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::attempt::Errand;
+use super::http2::Http2Connection;
+use super::request::{Job, PATIENCE, RESPONSE_LIMITS};
+use super::server::Http1Server;
+use super::sides::Server;
+use super::upstream::Making;
+use crate::backend::Server as Backend;
+use crate::config::model::http::{HttpPool, HttpVersion};
+use crate::ending::Reason;
+use crate::net::dial::First;
+use crate::proxy::connect::{Unreached, reach};
+use crate::proxy::ends::ServerEnd;
+
+/// A connection that was handed the head of a request.
+pub(super) struct Link {
+    pub(super) connection: Server,
+    /// How long it took to make, if it was not there already.
+    pub(super) connecting: Option<Duration>,
+}
+
+impl Job<'_> {
+    /// A connection to a server that waits for a request, handed the head of this one.
+    pub(super) fn waiting(&mut self, errand: &Errand<'_>, server: &Backend, now: Instant) -> Option<Link> {
+        // A connection that begins with a header speaks for one client.
+        if !errand.header.is_empty() {
+            return None;
+        }
+        let HttpPool { keep, version, .. } = &errand.pool.http;
+        let desk = &self.context.desk;
+        let upstreams = &desk.requests.upstreams;
+        if *version != HttpVersion::Http1
+            && self.request.upgrade().is_none()
+            && let Some(mut connection) = upstreams.take_shared(server, keep, now)
+        {
+            let connection = self.send_http2(errand, server, &mut connection).ok()?;
+            return Some(Link { connection, connecting: None });
+        }
+        if *version == HttpVersion::Http2 {
+            return None;
+        }
+        let connection = upstreams.take(desk, server, keep, now)?;
+        Some(Link { connection: self.hand_over(errand, server, connection), connecting: None })
+    }
+
+    /// Gets a connection to a server, where none waits, and hands it the head of the request.
+    pub(super) async fn connect(&mut self, errand: &Errand<'_>, server: &Backend) -> Result<Link, Reason> {
+        let desk = Rc::clone(&self.context.desk);
+        let HttpPool { keep, version, .. } = &errand.pool.http;
+        // One that is to change the protocol is HTTP/1.
+        let is_pooled = errand.header.is_empty();
+        let upgrades = self.request.upgrade().is_some();
+        if *version != HttpVersion::Http1
+            && is_pooled
+            && !upgrades
+            && let Some(link) = self.share(errand, server).await?
+        {
+            return Ok(link);
+        }
+        let started = Instant::now();
+        let end = self.dial(errand, server).await?;
+        let connecting = Some(started.elapsed());
+        let is_http2 = match &end {
+            ServerEnd::Plain(_) => *version == HttpVersion::Http2 && !upgrades,
+            ServerEnd::Tls(stream) => *version != HttpVersion::Http1 && stream.alpn() == Some(b"h2"),
+        };
+        if is_http2 {
+            let mut connection = self.http2(end, None).await?;
+            if is_pooled {
+                let upstreams = &desk.requests.upstreams;
+                upstreams.gate(server, keep).http1.set(false);
+                upstreams.put_shared(server, keep, connection.clone());
+            }
+            let server = self.send_http2(errand, server, &mut connection)?;
+            return Ok(Link { connection: server, connecting });
+        }
+        let connection = Box::new(Http1Server::new(end));
+        Ok(Link { connection: self.hand_over(errand, server, connection), connecting })
+    }
+
+    /// Hands a connection of HTTP/1 the head of the request.
+    fn hand_over(&self, errand: &Errand<'_>, server: &Backend, mut connection: Box<Http1Server>) -> Server {
+        let mut head = self.context.desk.requests.stash.buffer();
+        if server.tls.is_none() && connection.requests == 0 {
+            head.extend_from_slice(&errand.header);
+        }
+        self.write_head(errand.route, &errand.words, server, &mut head);
+        connection.begin(head, self.request.length);
+        Server::Http1(connection)
+    }
+
+    /// Finds or makes a connection of HTTP/2 that others use as well; none where the server speaks HTTP/1 after all.
+    async fn share(&mut self, errand: &Errand<'_>, server: &Backend) -> Result<Option<Link>, Reason> {
+        let desk = Rc::clone(&self.context.desk);
+        let HttpPool { keep, version, .. } = &errand.pool.http;
+        let upstreams = &desk.requests.upstreams;
+        let gate = upstreams.gate(server, keep);
+        if gate.http1.get() {
+            return Ok(None);
+        }
+        let failures = gate.failures();
+        let making = gate.enter().await;
+        if let Some(mut connection) = upstreams.take_shared(server, keep, Instant::now()) {
+            let connection = self.send_http2(errand, server, &mut connection)?;
+            return Ok(Some(Link { connection, connecting: None }));
+        }
+        // Whoever made one meanwhile has met the same.
+        if let Some(reason) = gate.failed_since(failures) {
+            return Err(reason);
+        }
+        if *version == HttpVersion::Auto
+            && let Some(connection) = upstreams.take(&desk, server, keep, Instant::now())
+        {
+            return Ok(Some(Link { connection: self.hand_over(errand, server, connection), connecting: None }));
+        }
+        let started = Instant::now();
+        let made = match self.dial(errand, server).await {
+            Ok(end) => end,
+            Err(reason) => {
+                gate.failed(reason);
+                return Err(reason);
+            }
+        };
+        let connecting = Some(started.elapsed());
+        let speaks_http2 = match &made {
+            ServerEnd::Plain(_) => true,
+            ServerEnd::Tls(stream) => stream.alpn() == Some(b"h2"),
+        };
+        gate.http1.set(!speaks_http2);
+        if !speaks_http2 {
+            let connection = self.hand_over(errand, server, Box::new(Http1Server::new(made)));
+            return Ok(Some(Link { connection, connecting }));
+        }
+        let mut connection = self.http2(made, making).await.inspect_err(|reason| gate.failed(*reason))?;
+        upstreams.put_shared(server, keep, connection.clone());
+        let connection = self.send_http2(errand, server, &mut connection)?;
+        Ok(Some(Link { connection, connecting }))
+    }
+
+    /// Begins HTTP/2 on a new connection.
+    async fn http2(&mut self, end: ServerEnd, making: Option<Making>) -> Result<Http2Connection, Reason> {
+        let beginning = Http2Connection::begin(&self.context.desk, end, RESPONSE_LIMITS.bytes, making);
+        match timeout(PATIENCE, Box::pin(beginning)).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(error)) => {
+                self.record.failed(format_args!("HTTP/2 to the server: {error}"));
+                Err(Reason::ServerReset)
+            }
+            Err(_elapsed) => Err(Reason::ConnectTimeout),
+        }
+    }
+
+    /// Hands a connection of HTTP/2 the head of the request.
+    fn send_http2(
+        &mut self,
+        errand: &Errand<'_>,
+        server: &Backend,
+        connection: &mut Http2Connection,
+    ) -> Result<Server, Reason> {
+        let head = self.http2_head(errand.route, &errand.words, server).ok_or(Reason::BadRequest)?;
+        match connection.send(head, self.request.length.is_empty()) {
+            Ok(stream) => Ok(Server::Http2(Box::new(stream))),
+            Err(error) => {
+                self.record.failed(format_args!("HTTP/2 to the server: {error}"));
+                Err(Reason::ServerReset)
+            }
+        }
+    }
+
+    /// Connects to a server.
+    async fn dial(&mut self, errand: &Errand<'_>, server: &Backend) -> Result<ServerEnd, Reason> {
+        let worker = self.context.desk.worker;
+        let reaching = Box::pin(reach(worker, &errand.pool.pool, server, First::Us, &errand.header));
+        let reached = match errand.bounds.expires {
+            None => reaching.await,
+            Some(expires) => timeout_at(expires, reaching).await.unwrap_or_else(|_| Err(Reason::RequestTimeout.into())),
+        };
+        reached.map_err(|Unreached { reason, words }| {
+            if let Some(words) = words {
+                self.record.failed(words);
+            }
+            reason
+        })
+    }
+
+    /// Lets the connection wait for the next request, if nothing speaks against it.
+    pub(super) fn recycle(
+        &self,
+        errand: &Errand<'_>,
+        server: &Backend,
+        connection: Server,
+        keeps_alive: bool,
+        now: Instant,
+    ) {
+        let desk = &self.context.desk;
+        match connection {
+            Server::Http1(mut connection) => {
+                if keeps_alive && errand.header.is_empty() && connection.is_clean() {
+                    connection.tidy(&desk.requests.stash);
+                    desk.requests.upstreams.put(server, &errand.pool.http.keep, connection, now);
+                }
+            }
+            // It is a stream of a connection that waits by itself.
+            Server::Http2(_) => {}
+        }
+    }
+}

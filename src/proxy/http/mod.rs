@@ -1,0 +1,450 @@
+//! HTTP: requests come in on a connection and each is sent to a server on its own.
+//!
+//! [`serve`] reads one request after the other from a connection; what becomes of a request is decided in `request`, carried
+//! out in `exchange`, on connections to servers that `upstream` keeps. Between requests a connection holds no buffer and no
+//! snapshot: each request loads the one in effect.
+
+mod answer;
+mod attempt;
+mod body;
+mod buffers;
+mod client;
+mod compress;
+mod copy;
+mod exchange;
+mod forward;
+mod grpc;
+mod head;
+mod http2;
+mod link;
+mod places;
+mod record;
+mod request;
+mod server;
+mod sides;
+mod timer;
+mod tunnel;
+mod upstream;
+mod users;
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::connect::local_address;
+use super::ends::ClientEnd;
+use super::intake::Arrived;
+use super::live::Entry;
+use super::record::Record;
+use crate::config::model::ListenerTimeouts;
+use crate::ending::Reason;
+use crate::message::line::Fault;
+use crate::message::request::{Parsed, Request};
+use crate::net::address::Endpoint;
+use crate::relay::{Limits, Wire};
+use crate::snapshot::{Front, HttpInEffect, Listener, Snapshot};
+use crate::units::Name;
+use client::Http1Client;
+use exchange::of_client_broken;
+use record::{Context, RequestRecord};
+use request::{Finish, Job};
+use sides::Client;
+use timer::Timer;
+
+pub(super) use buffers::Stash;
+pub(super) use places::Places;
+pub(super) use upstream::Upstreams;
+
+/// How much of what a client still sends is read over before its connection is closed, so that the close does not become
+/// a reset that takes our last words with it.
+const LINGER_BYTES: usize = 256 * 1024;
+/// For how long.
+const LINGER_TIME: Duration = Duration::from_secs(2);
+
+/// What becomes of a connection after a request.
+#[derive(Debug)]
+enum After {
+    /// It may have the next one.
+    Keep,
+    /// It is closed in good order, for this reason.
+    Close(Reason),
+    /// It is closed with a reset, so that nobody takes what was sent for the whole.
+    Abort(Reason),
+    /// It became a tunnel, which is over for this reason; whether to close it in good order.
+    Tunnelled(Reason, bool),
+    /// It is one of HTTP/2, which began with these bytes.
+    Http2(Vec<u8>),
+}
+
+/// How a connection of HTTP/1 ends.
+enum Over {
+    /// For this reason.
+    For(Reason),
+    /// It is none: it is one of HTTP/2, which began with these bytes.
+    Http2(Vec<u8>),
+}
+
+/// A connection of HTTP/1 that is served.
+struct Connection {
+    context: Rc<Context>,
+    client: Http1Client,
+    timer: Timer,
+    accepted: Instant,
+    terms: Terms,
+    requests: u32,
+    live: Entry,
+}
+
+/// What a listener's settings say of connections as such, when one begins.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    request_header: Duration,
+    /// When it has to be closed at the next opportunity, if it has to.
+    retires: Option<Instant>,
+}
+
+impl Terms {
+    /// Those of a listener, for a connection accepted at `accepted`.
+    pub(super) fn of(listener: &Listener, http: &HttpInEffect, accepted: Instant) -> Self {
+        let max_age = listener.timeouts.max_age;
+        // Give or take a tenth, so that connections that were made together are not made anew together.
+        let jittered = max_age.mul_f64(0.9 + 0.2 * fastrand::f64());
+        Self {
+            request_header: http.settings.timeouts.request_header,
+            retires: (!max_age.is_zero()).then(|| accepted + jittered),
+        }
+    }
+}
+
+/// Serves the requests of a connection until it is over.
+pub(super) fn serve(
+    mut record: Record,
+    live: Entry,
+    arrived: Arrived,
+    listener: Name,
+    terms: Terms,
+) -> impl Future<Output = ()> {
+    let Arrived { mut end, early, asked_for: _, protocols, destination, screened: _ } = arrived;
+    end.set_abandoned(false);
+    let destination = match destination {
+        Some(Endpoint::Tcp(address)) => Some(address),
+        Some(Endpoint::Unix(_)) => None,
+        None => local_address(end.socket()),
+    };
+    let context = Rc::new(Context {
+        desk: Rc::clone(&record.desk),
+        listener,
+        metrics: Arc::clone(record.listener()),
+        peer: record.client(),
+        scheme: match &end {
+            ClientEnd::Plain(_) => "http",
+            ClientEnd::Tls(_) => "https",
+        },
+        destination,
+        more: std::mem::take(record.more()),
+    });
+    record.forget_more();
+    let accepted = record.accepted();
+    let is_http2 = protocols.iter().any(|protocol| **protocol == *b"h2");
+    let mut connection = Connection {
+        context,
+        client: Http1Client::new(end, early, terms.retires),
+        timer: Timer::new(accepted + terms.request_header),
+        accepted,
+        terms,
+        requests: 0,
+        live,
+    };
+    // Not an `async fn`, which would hold its arguments twice: before it starts and while it runs.
+    async move {
+        let over = match is_http2 {
+            true => Over::Http2(connection.client.inbound.take()),
+            false => connection.run().await,
+        };
+        let (reason, had_requests) = match over {
+            Over::For(reason) => (reason, connection.requests > 0),
+            Over::Http2(early) => {
+                let Connection { context, client, live, accepted, terms, .. } = connection;
+                Box::pin(http2::serve(context, live, client.end, early, accepted, terms)).await
+            }
+        };
+        // Its requests have lines of their own.
+        record.set_quiet(had_requests);
+        record.close(reason);
+    }
+}
+
+/// What came of waiting for a request.
+enum Waited {
+    Spoken,
+    TimedOut,
+    CalledBack,
+}
+
+impl Connection {
+    async fn run(&mut self) -> Over {
+        let mut until = self.accepted + self.terms.request_header;
+        loop {
+            match self.wait(until).await {
+                Waited::Spoken => {}
+                // Nobody is told who has not said anything: browsers connect in advance.
+                Waited::TimedOut if self.requests == 0 => {
+                    return Over::For(Box::pin(self.close(Reason::HeaderTimeout)).await);
+                }
+                Waited::TimedOut => return Over::For(Box::pin(self.close(Reason::IdleTimeout)).await),
+                // Nothing is lost with it, so it is none of those that were cut off.
+                Waited::CalledBack => return Over::For(Box::pin(self.close(Reason::Done)).await),
+            }
+            let (after, keep_alive) = Box::pin(self.next()).await;
+            match after {
+                After::Keep => until = Instant::now() + keep_alive,
+                After::Close(reason) => return Over::For(Box::pin(self.close(reason)).await),
+                After::Http2(early) => return Over::Http2(early),
+                After::Abort(reason) => {
+                    self.client.end.set_abandoned(true);
+                    return Over::For(reason);
+                }
+                After::Tunnelled(reason, clean) => {
+                    self.client.end.set_abandoned(!clean);
+                    return Over::For(reason);
+                }
+            }
+        }
+    }
+
+    /// Waits until the client says something. A connection that is to go sooner or later goes now.
+    async fn wait(&mut self, until: Instant) -> Waited {
+        let Self { client, timer, live, .. } = self;
+        let until = client.retires.map_or(until, |retires| until.min(retires));
+        poll_fn(|cx| {
+            if client.poll_spoken(cx).is_ready() {
+                return Poll::Ready(Waited::Spoken);
+            }
+            live.recall.listen(cx);
+            if live.recall.by().is_some() {
+                return Poll::Ready(Waited::CalledBack);
+            }
+            timer.poll(cx, until).map(|()| Waited::TimedOut)
+        })
+        .await
+    }
+
+    /// Reads a request and serves it. Says as well for how long the next one is waited for.
+    async fn next(&mut self) -> (After, Duration) {
+        let snapshot = self.context.desk.published.load_full().with_listener(&self.context.listener);
+        let in_effect = snapshot.listener(&self.context.listener);
+        let Some((listener, http)) = in_effect.and_then(|listener| Some((listener, listener.http.as_ref()?))) else {
+            // It is another listener's now, or nobody's.
+            return (After::Close(Reason::Drained), Duration::ZERO);
+        };
+        let keep_alive = http.settings.timeouts.keep_alive;
+        let started = Instant::now();
+        let since = if self.requests == 0 { self.accepted } else { started };
+        let mut request = self.context.desk.requests.stash.request();
+        let read = self.read(&mut request, http, since + http.settings.timeouts.request_header).await;
+        let after = match read {
+            Ok(()) => {
+                self.requests = self.requests.saturating_add(1);
+                self.client.body = body::Body::new(request.length);
+                self.context.metrics.bytes_in(self.context.desk.worker, request.fields.bytes().len() as u64);
+                self.handle(&request, &snapshot, listener, http, started).await
+            }
+            Err(Unread::Nothing(reason)) => After::Close(reason),
+            Err(Unread::Broken(reason)) => After::Abort(reason),
+            Err(Unread::Http2) => After::Http2(request.fields.bytes().to_vec()),
+            Err(Unread::Refused(reason, why)) => {
+                self.requests = self.requests.saturating_add(1);
+                self.refuse(&request, http, reason, why, started).await
+            }
+        };
+        self.context.desk.requests.stash.return_request(request);
+        (after, keep_alive)
+    }
+
+    /// Reads the head of a request.
+    async fn read(&mut self, request: &mut Request, http: &HttpInEffect, until: Instant) -> Result<(), Unread> {
+        loop {
+            let Self { client, timer, context, live, .. } = self;
+            let read = poll_fn(|cx| {
+                if let Poll::Ready(read) = client.poll_read(cx, &context.desk.scratch, |bytes| request.arrived(bytes)) {
+                    return Poll::Ready(Some(read));
+                }
+                let due = live.recall.by().map_or(until, |by| by.min(until));
+                timer.poll(cx, due).map(|()| None)
+            });
+            match read.await {
+                Some(Ok(0)) if request.is_blank() => {
+                    let reason = if self.requests == 0 { Reason::ClientClosed } else { Reason::Done };
+                    return Err(Unread::Nothing(reason));
+                }
+                Some(Ok(0)) => return Err(Unread::Refused(Reason::ClientClosed, "it ended in the middle of a head")),
+                Some(Ok(_)) => {}
+                Some(Err(broken)) => return Err(Unread::Broken(of_client_broken(broken))),
+                None => return Err(Unread::Refused(Reason::HeaderTimeout, "its head did not come in time")),
+            }
+            // Of a client that knows that HTTP/2 is spoken here (RFC 9113 §3.3).
+            if self.requests == 0 {
+                let begun = request.fields.bytes();
+                if begun.starts_with(http2::PREFACE) {
+                    return Err(Unread::Http2);
+                }
+                if http2::PREFACE.starts_with(begun) {
+                    continue;
+                }
+            }
+            match request.parse(&http.limits, self.client.inbound.rest()) {
+                Ok(Parsed::Partial) => {}
+                Ok(Parsed::Whole(_)) => return Ok(()),
+                Err(Fault::Malformed(why)) => return Err(Unread::Refused(Reason::BadRequest, why)),
+                Err(Fault::FirstLineTooLong) => {
+                    return Err(Unread::Refused(Reason::UriTooLong, "its first line is too long"));
+                }
+                Err(Fault::TooLarge) => return Err(Unread::Refused(Reason::HeaderTooLarge, "its header is too large")),
+            }
+        }
+    }
+
+    /// Whether the connection is to have no further request.
+    fn is_retiring(&self, http: &HttpInEffect) -> bool {
+        self.live.recall.by().is_some() || self.requests >= http.settings.limits.requests || self.client.is_aged()
+    }
+
+    /// Closes in good order: what is still on its way to us is read over, or the client would get a reset in place of what was
+    /// sent last.
+    async fn close(&mut self, reason: Reason) -> Reason {
+        let client = &mut self.client;
+        let flushed = poll_fn(|cx| client.outbound.poll_flush(cx, &mut client.end));
+        if !matches!(tokio::time::timeout(LINGER_TIME, flushed).await, Ok(Ok(()))) {
+            client.end.set_abandoned(true);
+            return reason;
+        }
+        if client.body.is_over() && client.inbound.is_empty() {
+            let farewell = poll_fn(|cx| client.end.poll_farewell(cx));
+            let _in_vain = tokio::time::timeout(LINGER_TIME, farewell).await;
+            return reason;
+        }
+        let lingering = async {
+            poll_fn(|cx| client.end.poll_finish(cx)).await;
+            client.end.socket().discard(LINGER_BYTES).await;
+        };
+        let _it_goes_on_and_on = tokio::time::timeout(LINGER_TIME, lingering).await;
+        reason
+    }
+
+    /// Serves a request whose head was read.
+    async fn handle(
+        &mut self,
+        request: &Request,
+        snapshot: &Arc<Snapshot>,
+        listener: &Listener,
+        http: &HttpInEffect,
+        started: Instant,
+    ) -> After {
+        self.client.version = request.version;
+        self.client.persists = request.keeps_alive && !self.is_retiring(http);
+        let Self { context, client, timer, live, .. } = self;
+        let mut job = Job {
+            record: RequestRecord::open(Rc::clone(context), request, started),
+            context,
+            request,
+            snapshot,
+            listener,
+            http,
+            client: Client::Http1(client),
+            timer,
+            recall: &live.recall,
+            started,
+        };
+        let finish = job.run().await;
+        let Job { record, .. } = job;
+        match finish {
+            Finish::Delivered(reason) if !self.client.persists => After::Close(reason),
+            Finish::Delivered(_) => match self.flush().await {
+                Ok(()) => self.after_response(),
+                Err(reason) => After::Abort(reason),
+            },
+            Finish::Aborted(reason) => {
+                After::Abort(self.live.recalled_for().filter(|_| reason == Reason::Shutdown).unwrap_or(reason))
+            }
+            Finish::Upgraded(upgraded) => {
+                let ListenerTimeouts { handshake: _, idle, half_close, max_age: _ } = listener.timeouts;
+                let limits = Limits { idle, half_close: half_close.min(idle), expires: self.client.retires };
+                let (reason, clean) =
+                    Box::pin(tunnel::of_http1(&mut self.client, *upgraded, record, limits, &self.live)).await;
+                After::Tunnelled(reason, clean)
+            }
+        }
+    }
+
+    /// Waits until the client has taken the response.
+    async fn flush(&mut self) -> Result<(), Reason> {
+        if self.client.outbound.is_empty() {
+            return Ok(());
+        }
+        let Http1Client { end, outbound, .. } = &mut self.client;
+        let flushed = poll_fn(|cx| outbound.poll_flush(cx, end));
+        match tokio::time::timeout(request::PATIENCE, flushed).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(broken)) => Err(of_client_broken(broken)),
+            Err(_elapsed) => Err(Reason::IdleTimeout),
+        }
+    }
+
+    fn after_response(&mut self) -> After {
+        if let Some(buffer) = self.client.outbound.take_buffer() {
+            self.context.desk.requests.stash.return_buffer(buffer);
+        }
+        After::Keep
+    }
+
+    /// Answers what is not served, as far as somebody is there to read it.
+    async fn refuse(
+        &mut self,
+        request: &Request,
+        http: &HttpInEffect,
+        reason: Reason,
+        why: &'static str,
+        started: Instant,
+    ) -> After {
+        let mut record = RequestRecord::open(Rc::clone(&self.context), request, started);
+        record.failed(why);
+        record.close(reason);
+        if reason == Reason::ClientClosed {
+            return After::Close(reason);
+        }
+        self.client.persists = false;
+        self.client.version = request.version;
+        // Nobody knows where the next request would begin.
+        self.client.body = body::Body::UntilClose;
+        let client = &mut self.client;
+        answer::with_ending(request, http, reason, &[], |own| {
+            record.answered(own.status, reason);
+            client.answer(own, request.is_head());
+        });
+        After::Close(reason)
+    }
+}
+
+/// Why there is no request.
+enum Unread {
+    /// The client has said nothing and leaves.
+    Nothing(Reason),
+    /// The connection broke.
+    Broken(Reason),
+    /// It is the beginning of a connection of HTTP/2.
+    Http2,
+    /// What came is not served.
+    Refused(Reason, &'static str),
+}
+
+/// What is done with the first bytes decides whether a host may need a handshake of its own.
+fn terminator(listener: &Listener) -> Option<&crate::tls::Terminator> {
+    match &listener.front {
+        Front::Tls(terminator) => Some(terminator),
+        Front::Plain | Front::Sniff => None,
+    }
+}

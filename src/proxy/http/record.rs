@@ -1,0 +1,287 @@
+//! What will be said of a request when it is over, gathered while it lasts.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::grpc;
+use crate::backend::{Lease, State};
+use crate::ending::{Class, Reason, TlsVersion};
+use crate::logging::{Line, RequestLine};
+use crate::message::grpc::Code;
+use crate::message::request::Request;
+use crate::metrics::ListenerMetrics;
+use crate::net::address::ClientAddr;
+use crate::net::proxy_protocol::Version;
+use crate::proxy::Desk;
+use crate::proxy::connect::announce;
+use crate::proxy::record::{More, millis, readable};
+use crate::units::Name;
+
+/// What all requests of a connection have in common.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) desk: Rc<Desk>,
+    /// The listener's name.
+    pub(super) listener: Name,
+    /// What is counted of it.
+    pub(super) metrics: Arc<ListenerMetrics>,
+    /// Who connected, or whom its PROXY header names.
+    pub(super) peer: ClientAddr,
+    /// `http` or `https`.
+    pub(super) scheme: &'static str,
+    /// What it connected to, where that has an address.
+    pub(super) destination: Option<SocketAddr>,
+    /// What else is known of the connection.
+    pub(super) more: More,
+}
+
+impl Context {
+    /// The PROXY header that tells a server whom we speak for.
+    pub(super) fn announcement(&self, version: Version) -> Vec<u8> {
+        announce(version, self.peer, self.destination, &self.more, None)
+    }
+}
+
+/// The record of one request, which also keeps what it holds for as long as it lasts. One that is dropped without having been
+/// closed, as when its task panics, says so as `internal`.
+#[derive(Debug)]
+pub(super) struct RequestRecord {
+    pub(super) context: Rc<Context>,
+    started: Instant,
+    /// Text of the request, if somebody will read it.
+    text: Option<Box<Text>>,
+    protocol: &'static str,
+    pub(super) client: ClientAddr,
+    pool: Option<Name>,
+    lease: Option<Lease>,
+    connecting: Option<Duration>,
+    /// When the request began to be sent, and how long the first byte of the response took then.
+    sent: Option<Instant>,
+    first_byte: Option<Duration>,
+    status: u16,
+    bytes: (u64, u64),
+    retries: u8,
+    reason: Reason,
+    /// Whether it was answered here.
+    answered: bool,
+    /// Whether it is a call of gRPC, and how that ended, if a server has said so.
+    is_call: bool,
+    code: Option<Code>,
+    /// Whether it is a copy, of which only its servers hear.
+    is_copy: bool,
+}
+
+#[derive(Debug, Default)]
+struct Text {
+    method: String,
+    host: String,
+    path: String,
+    request_id: String,
+    user: Option<String>,
+    error: Option<String>,
+}
+
+impl RequestRecord {
+    pub(super) fn open(context: Rc<Context>, request: &Request, started: Instant) -> Self {
+        let text = context.desk.access.is_on().then(|| {
+            let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            let mut path = lossy(request.path());
+            if let Some(query) = request.query() {
+                path.push('?');
+                path.push_str(&String::from_utf8_lossy(query));
+            }
+            Box::new(Text { method: lossy(request.method()), host: request.host.clone(), path, ..Text::default() })
+        });
+        Self {
+            client: context.peer,
+            context,
+            started,
+            text,
+            protocol: request.version.label(),
+            pool: None,
+            lease: None,
+            connecting: None,
+            sent: None,
+            first_byte: None,
+            status: 0,
+            bytes: (0, 0),
+            retries: 0,
+            reason: Reason::Internal,
+            answered: false,
+            is_call: grpc::is_call(request),
+            code: None,
+            is_copy: false,
+        }
+    }
+
+    /// That of a copy for a pool.
+    pub(super) fn of_copy(context: Rc<Context>, request: &Request, started: Instant, pool: &Name) -> Self {
+        let mut record = Self::open(context, request, started);
+        record.text = None;
+        record.is_copy = true;
+        record.routed(pool);
+        record
+    }
+
+    fn worker(&self) -> usize {
+        self.context.desk.worker
+    }
+
+    /// What it is known by on its way.
+    pub(super) fn identified(&mut self, request_id: &[u8]) {
+        if let Some(text) = &mut self.text {
+            text.request_id = String::from_utf8_lossy(request_id).into_owned();
+        }
+    }
+
+    /// The user it is made by.
+    pub(super) fn made_by(&mut self, user: &str) {
+        if let Some(text) = &mut self.text {
+            text.user = Some(user.to_owned());
+        }
+    }
+
+    /// If it is a call, this is how it ended.
+    pub(super) fn called(&mut self, code: Code) {
+        self.code = Some(code);
+    }
+
+    /// How it ended, if it is a call.
+    fn code(&self) -> Option<Code> {
+        let known =
+            || if self.reason == Reason::Done { Code::of_http(self.status) } else { grpc::code_of(self.reason) };
+        self.is_call.then(|| self.code.unwrap_or_else(known))
+    }
+
+    /// Something failed; these words say more of it than a reason can.
+    pub(super) fn failed(&mut self, words: impl std::fmt::Display) {
+        if let Some(text) = &mut self.text {
+            text.error = Some(words.to_string());
+        }
+    }
+
+    /// It goes to this pool.
+    pub(super) fn routed(&mut self, pool: &Name) {
+        self.pool = Some(pool.clone());
+    }
+
+    /// It is sent to a server now, on a connection that took so long to make or was there already.
+    pub(super) fn sent_to(&mut self, lease: Lease, connecting: Option<Duration>, now: Instant) {
+        let metrics = lease.server().metrics();
+        metrics.got_connection(self.worker(), connecting.is_none());
+        if let Some(connecting) = connecting {
+            metrics.connected(self.worker(), connecting);
+        }
+        if self.retries > 0 {
+            metrics.retried(self.worker());
+        }
+        self.connecting = connecting;
+        self.lease = Some(lease);
+        self.sent = Some(now);
+    }
+
+    /// It is tried once more.
+    pub(super) fn retried(&mut self) {
+        self.conclude_server(self.status);
+        (self.status, self.first_byte) = (0, None);
+        self.retries = self.retries.saturating_add(1);
+    }
+
+    /// The server it was sent to.
+    pub(super) fn server(&self) -> Option<&Arc<State>> {
+        self.lease.as_ref().map(Lease::server)
+    }
+
+    /// The server's response has begun; returns the present.
+    pub(super) fn responded(&mut self, status: u16) -> Instant {
+        let now = Instant::now();
+        self.status = status;
+        self.first_byte = self.sent.map(|sent| now.duration_since(sent));
+        now
+    }
+
+    /// It was answered here, with this status.
+    pub(super) fn answered(&mut self, status: u16, reason: Reason) {
+        self.status = status;
+        self.reason = reason;
+        self.answered = true;
+    }
+
+    /// So many bytes of its body were read, and of the response's sent.
+    pub(super) fn moved(&mut self, up: u64, down: u64) {
+        self.bytes.0 += up;
+        self.bytes.1 += down;
+    }
+
+    /// It ended for this reason.
+    pub(super) fn close(&mut self, reason: Reason) {
+        self.reason = reason;
+    }
+
+    /// The server is done with it, having responded with this status or, at 0, not at all.
+    fn conclude_server(&mut self, status: u16) {
+        if let Some(lease) = self.lease.take() {
+            let first_byte = self.first_byte.unwrap_or_default();
+            lease.server().metrics().responded(self.worker(), Class::of(status), first_byte);
+        }
+    }
+
+    /// Whether it is a copy, which counts for its server alone.
+    pub(super) fn is_copy(&self) -> bool {
+        self.is_copy
+    }
+}
+
+impl Drop for RequestRecord {
+    fn drop(&mut self) {
+        let worker = self.worker();
+        let server = self.server().cloned();
+        self.conclude_server(if self.answered { 0 } else { self.status });
+        if self.is_copy {
+            return;
+        }
+        self.context.metrics.request(worker, Class::of(self.status));
+        let code = self.code();
+        if let Some(code) = code {
+            self.context.metrics.called(worker, code);
+        }
+        if self.answered {
+            self.context.metrics.answered(worker, self.reason);
+        }
+        let Some(text) = self.text.as_deref() else { return };
+        let Context { desk, metrics, more, .. } = &*self.context;
+        desk.access.write(&Line {
+            listener: metrics.name().as_str(),
+            protocol: self.protocol,
+            client: self.client.to_string(),
+            server_name: more.server_name.as_deref(),
+            tls: more.tls.map(TlsVersion::label),
+            client_subject: more.identity.as_ref().map(|identity| identity.subject.as_str()),
+            client_names: more.identity.as_ref().map(|identity| &*identity.alternative_names).unwrap_or_default(),
+            unique_id: more.unique_id.as_deref().map(readable).as_deref(),
+            request: Some(RequestLine {
+                method: &text.method,
+                host: &text.host,
+                path: &text.path,
+                status: (self.status != 0).then_some(self.status),
+                first_byte_ms: self.first_byte.map(millis),
+                request_id: &text.request_id,
+                user: text.user.as_deref(),
+                grpc_status: code.map(Code::label),
+            }),
+            pool: self.pool.as_ref().map(Name::as_str),
+            server: server.as_ref().map(|server| server.name.as_str()),
+            bytes_in: self.bytes.0,
+            bytes_out: self.bytes.1,
+            connect_ms: self.connecting.map(millis),
+            duration_ms: millis(self.started.elapsed()),
+            retries: self.retries,
+            reason: self.reason,
+            error: text.error.as_deref(),
+        });
+    }
+}

@@ -1,0 +1,200 @@
+//! A connection of HTTP/1 to a server: a request goes out, a response comes in, and then the next.
+
+use std::task::{Context, Poll, ready};
+
+use tokio::time::Instant;
+
+use super::body::{Body, BodyFault, Piece};
+use super::buffers::{Inbound, Outbound, Stash};
+use crate::message::chunked;
+use crate::message::framing::Length;
+use crate::message::head::Fields;
+use crate::message::line::{self, Limits};
+use crate::message::request::Parsed;
+use crate::message::response::Response;
+use crate::proxy::ends::ServerEnd;
+use crate::relay::{Broken, Scratch, Wire};
+
+/// A connection to a server.
+#[derive(Debug)]
+pub(super) struct Http1Server {
+    pub(super) end: ServerEnd,
+    pub(super) inbound: Inbound,
+    pub(super) outbound: Outbound,
+    /// What is still to come of the response's body.
+    pub(super) body: Body,
+    /// Whether the request's body goes out in chunks.
+    chunks: bool,
+    /// Whether all of the request was handed to this connection.
+    pub(super) is_sent: bool,
+    /// When it was made.
+    pub(super) made: Instant,
+    /// Requests it was given, the present one included.
+    pub(super) requests: u32,
+}
+
+/// Why there is no head of a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoHead {
+    /// The connection broke; whether any byte had arrived.
+    Broken(Broken),
+    /// It was closed before the head was whole.
+    Closed,
+    /// The server says that it has not looked at the request.
+    Unseen,
+    /// It is no head.
+    Malformed(line::Fault),
+}
+
+impl Http1Server {
+    pub(super) fn new(end: ServerEnd) -> Self {
+        Self {
+            end,
+            inbound: Inbound::default(),
+            outbound: Outbound::default(),
+            body: Body::Over,
+            chunks: false,
+            is_sent: false,
+            made: Instant::now(),
+            requests: 0,
+        }
+    }
+
+    /// Begins a request: `head` goes out with whatever follows it first.
+    pub(super) fn begin(&mut self, head: Vec<u8>, length: Length) {
+        self.outbound = Outbound::new(head);
+        self.chunks = length == Length::Unknown;
+        self.is_sent = length.is_empty();
+        self.requests = self.requests.saturating_add(1);
+    }
+
+    /// Sends a piece of the request's body that stands in `buffer` at `start..end`, with room around it.
+    pub(super) fn send(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+        start: usize,
+        end: usize,
+        last: bool,
+        trailers: Option<&Fields>,
+    ) -> Result<(), Broken> {
+        self.is_sent |= last;
+        let Self { end: wire, outbound, chunks, .. } = self;
+        send_piece(cx, wire, outbound, buffer, start, end, Framed { chunks: *chunks, last, trailers })
+    }
+
+    /// Waits for the head of the response.
+    pub(super) fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        response: &mut Response,
+        scratch: &Scratch,
+        limits: &Limits,
+        to_head: bool,
+    ) -> Poll<Result<(), NoHead>> {
+        loop {
+            let read = scratch.with_buffer(|buffer| {
+                let read = ready!(self.inbound.poll_read(cx, &mut self.end, buffer)).map_err(NoHead::Broken)?;
+                response.arrived(buffer.get(..read).unwrap_or_default());
+                Poll::Ready(Ok(read))
+            });
+            if ready!(read)? == 0 {
+                return Poll::Ready(Err(NoHead::Closed));
+            }
+            match response.parse(limits, to_head, self.inbound.rest()) {
+                Ok(Parsed::Partial) => {}
+                Ok(Parsed::Whole(_)) => {
+                    self.body = Body::new(response.length);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(fault) => return Poll::Ready(Err(NoHead::Malformed(fault))),
+            }
+        }
+    }
+
+    /// Reads more of the response's body.
+    pub(super) fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+        limits: &Limits,
+    ) -> Poll<Result<Piece, BodyFault>> {
+        let Self { end, inbound, body, .. } = self;
+        body.poll_read(cx, end, inbound, buffer, limits)
+    }
+
+    /// Whether so much of the response's body is still to come, and can come inside the kernel.
+    pub(super) fn splices(&self, least: u64) -> bool {
+        self.body.left() >= least && !self.inbound.has_news() && self.end.plain().is_some()
+    }
+
+    /// Whether nothing of the request has left this machine's buffers.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.outbound.is_untouched()
+    }
+
+    /// Whether request and response are over and nothing is left of either.
+    pub(super) fn is_clean(&self) -> bool {
+        self.is_sent && self.outbound.is_empty() && self.body.is_over() && !self.inbound.has_news()
+    }
+
+    /// Whether a server that was left alone has closed the connection or said something unasked, so that it is of no more use.
+    pub(super) fn is_spent(&mut self, scratch: &Scratch) -> bool {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        if self.inbound.has_news() {
+            return true;
+        }
+        if self.end.socket().poll_readable(&mut cx).is_pending() {
+            return false;
+        }
+        match &mut self.end {
+            ServerEnd::Plain(_) => true,
+            // It may be no more than a message of the protocol's own, such as a session ticket.
+            ServerEnd::Tls(stream) => scratch.with_buffer(|buffer| stream.poll_read(&mut cx, buffer).is_ready()),
+        }
+    }
+
+    /// Gives back the buffer it has no use for any more.
+    pub(super) fn tidy(&mut self, stash: &Stash) {
+        if let Some(buffer) = self.outbound.take_buffer() {
+            stash.return_buffer(buffer);
+        }
+    }
+}
+
+/// How a piece is sent.
+pub(super) struct Framed<'a> {
+    /// Whether as a chunk.
+    pub(super) chunks: bool,
+    /// Whether it is the last.
+    pub(super) last: bool,
+    /// What comes behind the last chunk.
+    pub(super) trailers: Option<&'a Fields>,
+}
+
+/// Sends a piece of a body that stands in `buffer` at `start..end`, with room around it for what makes it a chunk.
+pub(super) fn send_piece(
+    cx: &mut Context<'_>,
+    wire: &mut impl Wire,
+    outbound: &mut Outbound,
+    buffer: &mut [u8],
+    start: usize,
+    end: usize,
+    framed: Framed<'_>,
+) -> Result<(), Broken> {
+    let Framed { chunks, last, trailers } = framed;
+    let trailers = trailers.filter(|_| chunks && last);
+    let (start, end) = match (chunks, trailers) {
+        (false, _) => (start, end),
+        (true, None) => chunked::encode(buffer, start, end, last),
+        (true, Some(_)) => chunked::encode(buffer, start, end, false),
+    };
+    let bytes = buffer.get(start..end).unwrap_or_default();
+    let Some(trailers) = trailers else {
+        return if bytes.is_empty() { Ok(()) } else { outbound.send(cx, wire, bytes) };
+    };
+    let mut tail = [bytes, b"0\r\n"].concat();
+    super::forward::trailer_fields(trailers, &mut tail);
+    tail.extend_from_slice(b"\r\n");
+    outbound.send(cx, wire, &tail)
+}

@@ -1,0 +1,181 @@
+//! A request that became a tunnel: after 101 (RFC 9110 §7.8) bytes go both ways as they are, spliced where both ends are
+//! plain.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use rustix::io::Errno;
+use tokio::time::timeout;
+
+use super::body::Piece;
+use super::client::Http1Client;
+use super::exchange::of_client_broken;
+use super::forward::{self, Pen};
+use super::http2::Client2 as Http2Client;
+use super::record::RequestRecord;
+use super::request::{PATIENCE, Upgraded};
+use super::sides::{Server, status_line};
+use crate::config::model::http::HeaderRules;
+use crate::ending::Reason;
+use crate::message::head::Known;
+use crate::net::stream::Stream;
+use crate::proxy::ends::ServerEnd;
+use crate::proxy::live::Live;
+use crate::proxy::reasons;
+use crate::proxy::record::Both;
+use crate::relay::{Broken, Early, Limits, Read, Recall, Report, Then, Wire, relay};
+
+/// Tells a client of HTTP/1 that the protocol changes, and relays. Returns why it ended, and whether in good order.
+pub(super) async fn of_http1(
+    client: &mut Http1Client,
+    upgraded: Upgraded,
+    mut record: RequestRecord,
+    limits: Limits,
+    live: &Live,
+) -> (Reason, bool) {
+    let Upgraded { server, response, set_cookie } = upgraded;
+    let Server::Http1(mut server) = server else {
+        // Only a server of HTTP/1 is asked to change the protocol.
+        record.close(Reason::Internal);
+        return (Reason::Internal, false);
+    };
+    let head = client.outbound.writer();
+    status_line(101, response.reason(), head);
+    forward::response_fields(&response, &HeaderRules::default(), head);
+    if let Some(cookie) = set_cookie {
+        head.field(b"Set-Cookie", cookie.as_bytes());
+    }
+    head.field(b"Connection", b"Upgrade");
+    head.field(b"Upgrade", response.fields.first(Known::Upgrade).unwrap_or_default());
+    head.extend_from_slice(b"\r\n");
+    // What the server has said already, in the new protocol.
+    head.append(&mut server.inbound.take());
+    record.context.desk.requests.stash.return_response(response);
+    let Http1Client { end, inbound, outbound, .. } = client;
+    let flushed = timeout(PATIENCE, poll_fn(|cx| outbound.poll_flush(cx, end))).await;
+    if let Err(reason) = flushed.map_or(Err(Reason::IdleTimeout), |flushed| flushed.map_err(of_client_broken)) {
+        server.end.set_abandoned(true);
+        record.close(reason);
+        return (reason, false);
+    }
+    let early = Early { bytes: inbound.take(), ours: 0 };
+    run(end, &mut server.end, early, limits, Some(live), &mut record).await
+}
+
+/// Relays, and closes the server's end accordingly. With `live`, the connection is the tunnel's alone and hears for it of
+/// what calls it back.
+async fn run(
+    client: &mut impl Wire,
+    server: &mut ServerEnd,
+    early: Early,
+    limits: Limits,
+    live: Option<&Live>,
+    record: &mut RequestRecord,
+) -> (Reason, bool) {
+    let state = record.server().cloned();
+    if let (Some(state), Some(live)) = (&state, live) {
+        live.set_server(state);
+    }
+    let unheard = Recall::default();
+    let recall = live.map_or(&unheard, |live| &live.recall);
+    let context = Rc::clone(&record.context);
+    let meter = Both::new(context.desk.worker, Some(&context.metrics), state.as_ref());
+    let report: Report = relay(client, server, early, limits, &context.desk.scratch, recall, &meter).await;
+    record.moved(report.up, report.down);
+    let reason = reasons::of_relay(&report, live.and_then(Live::recalled_for));
+    server.set_abandoned(!report.is_clean());
+    record.close(reason);
+    (reason, report.is_clean())
+}
+
+/// Tells a client of HTTP/2 that its extended CONNECT is granted (RFC 8441 §5), and relays. Its connection ends it when that
+/// is called back.
+pub(super) async fn of_http2(mut client: Http2Client, upgraded: Upgraded, mut record: RequestRecord, limits: Limits) {
+    let Upgraded { server, response, set_cookie } = upgraded;
+    let Server::Http1(mut server) = server else {
+        client.reset(h2::Reason::INTERNAL_ERROR);
+        return record.close(Reason::Internal);
+    };
+    client.open_tunnel(&response, set_cookie.as_deref());
+    record.context.desk.requests.stash.return_response(response);
+    let mut stream = StreamWire { client };
+    let early = server.inbound.take();
+    let sent = timeout(PATIENCE, poll_fn(|cx| stream.poll_write_all(cx, &early))).await;
+    if !matches!(sent, Ok(Ok(()))) {
+        server.end.set_abandoned(true);
+        stream.abandon();
+        return record.close(Reason::ClientReset);
+    }
+    let (_, clean) = run(&mut stream, &mut server.end, Early::default(), limits, None, &mut record).await;
+    if !clean {
+        stream.abandon();
+    }
+}
+
+/// A stream of HTTP/2 whose bytes are those of another protocol.
+struct StreamWire {
+    client: Http2Client,
+}
+
+impl StreamWire {
+    /// Hands these bytes over; once, since what has no room is kept by the stream.
+    fn poll_write_all(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<(), Broken>> {
+        match bytes {
+            [] => Poll::Ready(Ok(())),
+            _ => Poll::Ready(self.client.send(cx, bytes, false, None)),
+        }
+    }
+}
+
+impl Wire for StreamWire {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<Read, Broken>> {
+        let piece = ready!(self.client.receiver().poll_read(cx, buffer));
+        Poll::Ready(match piece {
+            Ok(Piece { bytes, end: true }) => Ok(Read { bytes, then: Then::End }),
+            Ok(Piece { bytes, end: false }) => Ok(Read { bytes, then: Then::Unknown }),
+            Err(_reset) => Err(Broken::System(Errno::CONNRESET)),
+        })
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8], last: bool) -> Poll<Result<usize, Broken>> {
+        ready!(self.client.poll_ready(cx))?;
+        // The end itself comes with `poll_finish`: others may follow what is the last for now.
+        let _ = last;
+        self.client.send(cx, bytes, false, None)?;
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        self.client.poll_ready(cx)
+    }
+
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let _gone = ready!(self.client.poll_ready(cx));
+        let _gone = self.client.send(cx, &[], true, None);
+        self.client.poll_ready(cx).map(|_gone| ())
+    }
+
+    fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_finish(cx)
+    }
+
+    fn poll_reset(&self, _: &mut Context<'_>) -> Poll<Errno> {
+        // Met by whoever reads or writes; an idle tunnel has its deadline.
+        Poll::Pending
+    }
+
+    fn set_nodelay(&self) {}
+
+    fn abandon(&mut self) {
+        self.client.reset(h2::Reason::CANCEL);
+    }
+
+    fn words(&self) -> Option<String> {
+        None
+    }
+
+    fn plain(&self) -> Option<&Stream> {
+        None
+    }
+}

@@ -1,0 +1,264 @@
+//! The connections of a worker to servers that wait for the next request: by server, the last used first, within bounds.
+//!
+//! They belong to a server's state, which outlives reloads, and are of use for as long as the server is reached in the same
+//! way. Those that a server closes are noticed before they are given out; those nobody asks for again are closed in time by
+//! [`Upstreams::keep_house`].
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use super::http2::Http2Connection;
+use super::server::Http1Server;
+use crate::backend::{Server, State};
+use crate::config::model::http::Keep;
+use crate::ending::Reason;
+use crate::net::address::ServerAddr;
+use crate::proxy::Desk;
+use crate::snapshot::Snapshot;
+use crate::tls::ServerTls;
+
+/// How often it is looked for connections that have waited too long.
+const ROUND: Duration = Duration::from_secs(1);
+
+/// The waiting connections of a worker.
+#[derive(Debug, Default)]
+pub(in crate::proxy) struct Upstreams {
+    servers: RefCell<HashMap<usize, Shelf>>,
+    some_wait: Notify,
+}
+
+/// Those to one server.
+#[derive(Debug)]
+struct Shelf {
+    /// Held, so that its address in memory is no other's.
+    state: Arc<State>,
+    address: ServerAddr,
+    tls: Option<Arc<ServerTls>>,
+    keep: Keep,
+    idle: Vec<Idle>,
+    /// Those of HTTP/2, which carry requests while they stand here.
+    shared: Vec<Http2Connection>,
+    gate: Rc<Gate>,
+}
+
+/// Lets one request make a connection of HTTP/2, and those that want one meanwhile wait for how that goes, and for how many
+/// requests the server takes on it.
+#[derive(Debug)]
+pub(super) struct Gate {
+    making: Arc<Semaphore>,
+    /// Whether the server has chosen HTTP/1 the last time: then nobody waits for another.
+    pub(super) http1: Cell<bool>,
+    /// How often it failed, and why the last time.
+    failures: Cell<(u64, Option<Reason>)>,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self { making: Arc::new(Semaphore::new(1)), http1: Cell::default(), failures: Cell::default() }
+    }
+}
+
+/// That nobody else makes a connection of HTTP/2, until it is dropped.
+pub(super) type Making = OwnedSemaphorePermit;
+
+impl Gate {
+    /// Waits until nobody else makes one.
+    pub(super) async fn enter(&self) -> Option<Making> {
+        // It is never closed.
+        Arc::clone(&self.making).acquire_owned().await.ok()
+    }
+
+    /// How often making one failed so far.
+    pub(super) fn failures(&self) -> u64 {
+        self.failures.get().0
+    }
+
+    /// Making one failed.
+    pub(super) fn failed(&self, reason: Reason) {
+        self.failures.set((self.failures() + 1, Some(reason)));
+    }
+
+    /// Why making one failed since there were so many failures, if it did.
+    pub(super) fn failed_since(&self, failures: u64) -> Option<Reason> {
+        let (now, reason) = self.failures.get();
+        reason.filter(|_| now != failures)
+    }
+}
+
+#[derive(Debug)]
+struct Idle {
+    connection: Box<Http1Server>,
+    since: Instant,
+}
+
+impl Shelf {
+    fn is_for(&self, server: &Server) -> bool {
+        let same_tls = match (&self.tls, &server.tls) {
+            (None, None) => true,
+            (Some(own), Some(other)) => Arc::ptr_eq(own, other),
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        same_tls && self.address == server.address
+    }
+}
+
+impl Idle {
+    fn is_too_old(&self, keep: &Keep, now: Instant) -> bool {
+        now.duration_since(self.since) >= keep.idle_timeout || is_aged(&self.connection, keep, now)
+    }
+}
+
+fn is_aged(connection: &Http1Server, keep: &Keep, now: Instant) -> bool {
+    connection.requests >= keep.max_requests
+        || !keep.max_age.is_zero() && now.duration_since(connection.made) >= keep.max_age
+}
+
+/// Whether a connection of HTTP/2 is to get no further request. One that still carries some is kept by those.
+fn is_spent(connection: &mut Http2Connection, keep: &Keep, now: Instant) -> bool {
+    let too_old = !keep.max_age.is_zero() && now.duration_since(connection.made()) >= keep.max_age;
+    let too_long = connection.idle_since().is_some_and(|since| now.duration_since(since) >= keep.idle_timeout);
+    too_old || too_long || connection.requests() >= keep.max_requests || connection.is_over()
+}
+
+impl Upstreams {
+    /// A connection to this server that waits for a request.
+    pub(super) fn take(&self, desk: &Desk, server: &Server, keep: &Keep, now: Instant) -> Option<Box<Http1Server>> {
+        let mut servers = self.servers.borrow_mut();
+        let shelf = servers.get_mut(&Arc::as_ptr(&server.state).addr())?;
+        if !shelf.is_for(server) {
+            servers.remove(&Arc::as_ptr(&server.state).addr());
+            return None;
+        }
+        while let Some(mut idle) = shelf.idle.pop() {
+            if !idle.is_too_old(keep, now) && !idle.connection.is_spent(&desk.scratch) {
+                return Some(idle.connection);
+            }
+        }
+        None
+    }
+
+    /// A connection of HTTP/2 to this server that has room for a request.
+    pub(super) fn take_shared(&self, server: &Server, keep: &Keep, now: Instant) -> Option<Http2Connection> {
+        let mut servers = self.servers.borrow_mut();
+        let shelf = servers.get_mut(&Arc::as_ptr(&server.state).addr()).filter(|shelf| shelf.is_for(server))?;
+        shelf.shared.iter_mut().find_map(|connection| {
+            let fits = !is_spent(connection, keep, now) && connection.has_room(usize::MAX);
+            fits.then(|| connection.clone())
+        })
+    }
+
+    /// What lets one request at a time make a connection of HTTP/2 to this server.
+    pub(super) fn gate(&self, server: &Server, keep: &Keep) -> Rc<Gate> {
+        let mut servers = self.servers.borrow_mut();
+        Rc::clone(&Self::shelf(&mut servers, server, keep).gate)
+    }
+
+    /// Lets other requests use a connection of HTTP/2.
+    pub(super) fn put_shared(&self, server: &Server, keep: &Keep, connection: Http2Connection) {
+        let mut servers = self.servers.borrow_mut();
+        Self::shelf(&mut servers, server, keep).shared.push(connection);
+        self.some_wait.notify_one();
+    }
+
+    /// The shelf of a server, made anew if it is reached in another way now.
+    fn shelf<'s>(servers: &'s mut HashMap<usize, Shelf>, server: &Server, keep: &Keep) -> &'s mut Shelf {
+        let new = || Shelf {
+            state: Arc::clone(&server.state),
+            address: server.address.clone(),
+            tls: server.tls.clone(),
+            keep: *keep,
+            idle: Vec::new(),
+            shared: Vec::new(),
+            gate: Rc::default(),
+        };
+        let shelf = servers.entry(Arc::as_ptr(&server.state).addr()).or_insert_with(new);
+        if !shelf.is_for(server) {
+            *shelf = new();
+        }
+        shelf.keep = *keep;
+        shelf
+    }
+
+    /// Lets a connection wait for the next request, if there is room for it.
+    pub(super) fn put(&self, server: &Server, keep: &Keep, connection: Box<Http1Server>, now: Instant) {
+        if keep.max_idle == 0 || is_aged(&connection, keep, now) {
+            return;
+        }
+        let mut servers = self.servers.borrow_mut();
+        let shelf = Self::shelf(&mut servers, server, keep);
+        if shelf.idle.len() >= keep.max_idle {
+            // The one that has waited the longest makes room.
+            drop(shelf.idle.remove(0));
+        }
+        shelf.idle.push(Idle { connection, since: now });
+        self.some_wait.notify_one();
+    }
+
+    /// Closes those to a server, as when it went down.
+    pub(in crate::proxy) fn close(&self, state: &Arc<State>) {
+        self.servers.borrow_mut().remove(&Arc::as_ptr(state).addr());
+    }
+
+    /// Closes all.
+    fn close_all(&self) {
+        self.servers.borrow_mut().clear();
+    }
+
+    fn is_empty(&self) -> bool {
+        self.servers.borrow().is_empty()
+    }
+
+    /// Closes what has waited for too long, what its server has closed, and what leads to servers that are no more, for as
+    /// long as the worker runs.
+    pub(in crate::proxy) async fn keep_house(desk: Rc<Desk>) {
+        let stopping = desk.tasks.stopping().clone();
+        let mut generation = 0;
+        let rounds = async {
+            loop {
+                if desk.requests.upstreams.is_empty() {
+                    desk.requests.upstreams.some_wait.notified().await;
+                }
+                tokio::time::sleep(ROUND).await;
+                let snapshot = desk.published.load();
+                if generation != snapshot.generation {
+                    generation = snapshot.generation;
+                    desk.requests.upstreams.forget_others(&snapshot);
+                }
+                drop(snapshot);
+                desk.requests.upstreams.tidy(&desk, Instant::now());
+            }
+        };
+        let _stopped: Option<()> = stopping.run_until_cancelled(rounds).await;
+        desk.requests.upstreams.close_all();
+    }
+
+    /// Closes what leads to servers that this snapshot has not.
+    fn forget_others(&self, snapshot: &Snapshot) {
+        let servers = snapshot.pools().flat_map(|pool| pool.pool.servers());
+        let known: HashSet<usize> = servers.map(|server| Arc::as_ptr(&server.state).addr()).collect();
+        self.retain(|at, _| known.contains(at));
+    }
+
+    fn tidy(&self, desk: &Desk, now: Instant) {
+        self.retain(|_, shelf| {
+            let Shelf { state, keep, idle, shared, gate, .. } = shelf;
+            if !state.is_healthy() {
+                return false;
+            }
+            idle.retain_mut(|idle| !idle.is_too_old(keep, now) && !idle.connection.is_spent(&desk.scratch));
+            shared.retain_mut(|connection| !is_spent(connection, keep, now));
+            !idle.is_empty() || !shared.is_empty() || Rc::strong_count(gate) > 1
+        });
+    }
+
+    fn retain(&self, mut stays: impl FnMut(&usize, &mut Shelf) -> bool) {
+        let mut servers = self.servers.borrow_mut();
+        servers.retain(|at, shelf| stays(at, shelf));
+    }
+}
