@@ -363,10 +363,14 @@ impl Connection {
         let Job { record, .. } = job;
         match finish {
             Finish::Delivered(reason) if !self.client.persists => After::Close(reason),
-            Finish::Delivered(_) => match self.flush().await {
-                Ok(()) => self.after_response(),
-                Err(reason) => After::Abort(reason),
-            },
+            Finish::Delivered(_) => {
+                // Whoever has its answer finds it counted.
+                drop(record);
+                match self.flush().await {
+                    Ok(()) => self.after_response(),
+                    Err(reason) => After::Abort(reason),
+                }
+            }
             Finish::Aborted(reason) => {
                 After::Abort(self.live.recalled_for().filter(|_| reason == Reason::Shutdown).unwrap_or(reason))
             }
