@@ -107,6 +107,7 @@ async fn pools_are_shown_with_the_state_of_each_server_and_what_it_carries() {
             "max_connections",
             "state",
             "since",
+            "until",
             "reason",
             "connections_active",
             "connections_total",

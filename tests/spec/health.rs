@@ -207,6 +207,59 @@ async fn a_server_that_is_not_checked_is_never_down() {
 }
 
 #[tokio::test]
+async fn a_server_that_nobody_can_connect_to_is_ejected_for_a_while_though_nothing_checks_it() {
+    let (dead, live) = (ClosedPort::new(), Server::saying("live").await);
+    let more = "check = \"none\"\noutlier = { consecutive_failures = 2, ejection = \"1h\", max_ejection = \"1h\" }";
+    let instance = Instance::watched(&balancing(&[dead.address, live.address], more)).await;
+    let is_ejected = || instance.of_server("ejected", dead.address, "") == 1.0;
+    for _ in 0..10 {
+        assert_eq!(instance.hear().await, "live", "the next server is tried");
+    }
+    eventually("the ejection", is_ejected).await;
+    assert!(instance.is_up(dead.address));
+    assert_eq!(instance.of_server("ejections_total", dead.address, ""), 1.0);
+    let shown = instance.server(dead.address).await;
+    assert_eq!(
+        (shown["state"].as_str(), shown["reason"].as_str()),
+        (Some("ejected"), Some("2 attempts in a row had no answer"))
+    );
+    let failures = || instance.of_server("connect_failures_total", dead.address, ",reason=\"connect_refused\"");
+    let before = failures();
+    for _ in 0..10 {
+        assert_eq!(instance.hear().await, "live");
+    }
+    assert_eq!(failures(), before, "nothing is sent there");
+}
+
+/// A server that answers every request so.
+async fn answering(answer: &'static str) -> Server {
+    Server::start(move |mut stream: TcpStream| async move {
+        let _read = stream.read(&mut [0; 4096]).await;
+        let _gone = stream.write_all(answer.as_bytes()).await;
+    })
+    .await
+}
+
+#[tokio::test]
+async fn checks_by_http_ask_for_a_page_and_say_what_is_wrong_with_the_answer() {
+    let good = answering("HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\nall ok\n").await;
+    let busy = answering("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n").await;
+    let lost = answering("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nlost").await;
+    let check = ONCE.replacen('{', "{ type = \"http\", path = \"/healthz\", body = \"ok\",", 1);
+    let servers = [good.address, busy.address, lost.address];
+    let instance = Instance::watched(&balancing(&servers, &check)).await;
+    for (server, words) in [
+        (&busy, "http check failed: status 503, expected 200-399"),
+        (&lost, "http check failed: the body does not contain \"ok\""),
+    ] {
+        instance.becomes(server.address, false).await;
+        assert_eq!(instance.server(server.address).await["reason"], words);
+    }
+    eventually("a first check", || checks(&instance, good.address, "passed") >= 1.0).await;
+    assert!(instance.is_up(good.address));
+}
+
+#[tokio::test]
 async fn one_checker_checks_a_server_however_many_workers_there_are() {
     const CHECKS: u32 = 20;
     let server = Server::silent().await;

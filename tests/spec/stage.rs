@@ -1,6 +1,9 @@
 //! What the chapters share: servers that follow a script, clients, an instance in this process, and the program in another.
 
 pub mod access;
+pub mod frames;
+pub mod http;
+pub mod http2;
 pub mod pki;
 pub mod process;
 pub mod secure;

@@ -1,0 +1,79 @@
+//! Stopping, and listeners that go, with requests under way.
+
+use portreeve::app::Stopped;
+
+use super::in_front_of;
+use crate::stage::Instance;
+use crate::stage::http::{Client, Stand, ok, serving};
+
+#[tokio::test]
+async fn requests_under_way_are_finished_and_told_that_they_are_the_last() {
+    let stand = Stand::new().await;
+    let instance = in_front_of(stand.address).await;
+    let (mut waiting, mut fresh) = (Client::of(&instance).await, Client::of(&instance).await);
+    waiting.get("/", "").await;
+    let (mut server, _) = stand.asked().await;
+    server.send(ok("1")).await;
+    waiting.response().await;
+    let mut busy = Client::of(&instance).await;
+    busy.get("/", "").await;
+    crate::stage::http::next_request(&mut server).await;
+    let mut half = Client::of(&instance).await;
+    half.get("/", "").await;
+    let (mut other, _) = stand.asked().await;
+    other.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab").await;
+    half.head().await;
+    let clients = async {
+        waiting.ends().await;
+        fresh.ends().await;
+        server.send(ok("2")).await;
+        let response = busy.response().await;
+        assert_eq!((response.text(), response.field("connection")), ("2", "close"));
+        busy.ends().await;
+        other.send("cd").await;
+        assert_eq!(half.0.rest().await.unwrap(), b"abcd");
+        server.ends().await;
+        other.ends().await;
+    };
+    let (stopped, ()) = tokio::join!(instance.running.stop(), clients);
+    let Stopped { reset, .. } = stopped;
+    assert_eq!(reset, 0);
+}
+
+#[tokio::test]
+async fn requests_that_do_not_finish_within_the_drain_timeout_are_cut_off() {
+    let stand = Stand::new().await;
+    let text = format!("drain_timeout = \"200ms\"\n{}", serving(&[stand.address], "", ""));
+    let instance = Instance::start(&text).await;
+    let mut answered = Client::of(&instance).await;
+    answered.get("/", "").await;
+    let (mut server, _) = stand.asked().await;
+    server.send("HTTP/1.1 200 OK\r\n\r\nhalf").await;
+    answered.head().await;
+    let mut waiting = Client::of(&instance).await;
+    waiting.get("/", "").await;
+    let (_mute, _) = stand.asked().await;
+    let clients = async {
+        waiting.is_cut_off().await;
+        let rest = answered.0.rest().await;
+        assert!(rest.is_err(), "{rest:?} could be taken for the whole");
+    };
+    let (stopped, ()) = tokio::join!(instance.running.stop(), clients);
+    assert_eq!(stopped.reset, 2);
+}
+
+#[tokio::test]
+async fn a_listener_that_goes_finishes_its_requests() {
+    let stand = Stand::new().await;
+    let text = serving(&[stand.address], "", "");
+    let instance = Instance::start(&text).await;
+    let (mut busy, mut waiting) = (Client::of(&instance).await, Client::of(&instance).await);
+    busy.get("/", "").await;
+    let (mut server, _) = stand.asked().await;
+    instance.running.reload_text(&text.replace("[listeners.web]", "[listeners.new]")).await.unwrap();
+    waiting.ends().await;
+    server.send(ok("last")).await;
+    let response = busy.response().await;
+    assert_eq!((response.text(), response.field("connection")), ("last", "close"));
+    busy.ends().await;
+}

@@ -1,0 +1,149 @@
+//! What is logged and counted of requests.
+
+use portreeve::ending::{Class, Reason};
+
+use super::{in_front_of, with};
+use crate::stage::access::AccessLog;
+use crate::stage::http::{Client, Recorder, Stand, ok, serving};
+use crate::stage::{Instance, eventually};
+
+#[tokio::test]
+async fn each_request_has_a_line_in_the_access_log_and_its_connection_none() {
+    let server = Recorder::answering(ok("hello")).await;
+    let log = AccessLog::new();
+    let instance = Instance::start(&log.of(&serving(&[server.address()], "", ""))).await;
+    let mut client = Client::of(&instance).await;
+    let body = "X-Request-Id: id-1\r\nContent-Length: 3\r\n\r\nabc";
+    client.send(format!("PUT /a%20b?c=\" HTTP/1.1\r\nHost: A.example:80\r\n{body}").replace('"', "%22")).await;
+    client.response().await;
+    let line = log.line(1).await;
+    let server_name = server.address().to_string();
+    for (key, value) in [
+        ("listener", "web"),
+        ("protocol", "http/1.1"),
+        ("method", "PUT"),
+        ("host", "a.example"),
+        ("path", "/a%20b?c=%22"),
+        ("request_id", "id-1"),
+        ("pool", "web"),
+        ("server", server_name.as_str()),
+        ("reason", "done"),
+    ] {
+        assert_eq!(line[key], value, "{line:#}");
+    }
+    for (key, value) in [("status", 200), ("bytes_in", 3), ("bytes_out", 5), ("retries", 0)] {
+        assert_eq!(line[key], value, "{line:#}");
+    }
+    for key in ["connect_ms", "first_byte_ms", "duration_ms"] {
+        assert!(line[key].as_f64().is_some_and(|time| (0.0..20_000.0).contains(&time)), "{line:#}");
+    }
+    assert_eq!(line["client"], client.0.stream.local_addr().unwrap().to_string());
+    client.ask("/2").await;
+    let line = log.line(2).await;
+    assert_eq!(line["request_id"].as_str(), server.seen()[1].one("x-request-id"));
+    assert!(line["connect_ms"].is_null(), "it had a connection already: {line:#}");
+    drop(client);
+    instance.ended(Reason::Done, 1).await;
+    let mut other = Client::of(&instance).await;
+    other.send("GET / HTTP/1.0\r\n\r\n").await;
+    other.response().await;
+    assert_eq!(log.line(3).await["protocol"], "http/1.0", "nothing was logged in between");
+}
+
+#[tokio::test]
+async fn requests_that_come_to_nothing_have_their_lines_too() {
+    let stand = Stand::new().await;
+    let log = AccessLog::new();
+    let routes = "routes = [{ host = \"a.example\", pool = \"web\" }]";
+    let text = serving(&[stand.address], routes, "retries = 0").replacen("pool = \"web\"\n", "", 1);
+    let instance = Instance::start(&log.of(&text)).await;
+    let mut client = Client::of(&instance).await;
+    client.send("GET /x HTTP/1.1\r\nHost: b\r\n\r\n").await;
+    client.response().await;
+    let line = log.line(1).await;
+    assert_eq!((&line["status"], &line["reason"], &line["path"]), (&404.into(), &"no_route".into(), &"/x".into()));
+    assert!(line["server"].is_null() && line["pool"].is_null());
+    client.get("/y", "").await;
+    drop(stand.asked().await);
+    client.response().await;
+    let line = log.line(2).await;
+    assert_eq!((&line["status"], &line["reason"]), (&502.into(), &"server_closed".into()));
+    assert_eq!(line["server"], stand.address.to_string());
+    client.get("/z", "").await;
+    let (mut server, _) = stand.asked().await;
+    server.send("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf").await;
+    client.head().await;
+    server.reset();
+    client.0.rest().await.unwrap_err();
+    let line = log.line(3).await;
+    assert_eq!(
+        (&line["status"], &line["reason"], &line["bytes_out"]),
+        (&200.into(), &"server_reset".into(), &4.into())
+    );
+    let mut client = Client::of(&instance).await;
+    client.send("GET /\x1b[31m HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    client.response().await;
+    let line = log.line(4).await;
+    assert_eq!((&line["status"], &line["reason"]), (&400.into(), &"bad_request".into()));
+    assert!(line["error"].is_string());
+    let mut client = Client::of(&instance).await;
+    client.get("/gone", "").await;
+    let (_server, _) = stand.asked().await;
+    client.0.reset();
+    let line = log.line(5).await;
+    assert_eq!((&line["status"], &line["reason"]), (&serde_json::Value::Null, &"client_reset".into()));
+}
+
+#[tokio::test]
+async fn requests_are_counted_by_the_class_of_their_response() {
+    let server = Recorder::answering("HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n").await;
+    let instance = with(server.address(), "routes = [{ path = \"/r\", respond = 302 }]", "").await;
+    let mut client = Client::of(&instance).await;
+    client.ask("/").await;
+    client.ask("/").await;
+    client.ask("/r").await;
+    client.send("GET / HTTP/1.1\r\n\r\n").await;
+    client.response().await;
+    let listener = instance.listener("web");
+    eventually("all are counted", || Class::ALL.iter().map(|class| listener.requests(*class)).sum::<u64>() == 4).await;
+    let metric = |class: &str| {
+        instance.metric(&format!("portreeve_http_requests_total{{listener=\"web\",class=\"{class}\"}}")).unwrap()
+    };
+    assert_eq!((metric("4xx"), metric("3xx"), metric("2xx")), (3.0, 1.0, 0.0));
+    let ours = instance.metric("portreeve_http_answers_total{listener=\"web\",reason=\"bad_request\"}");
+    assert_eq!(ours, Some(1.0));
+    let at = server.address();
+    assert_eq!(instance.of_server("requests_total", at, ",class=\"4xx\""), 2.0);
+    assert_eq!(instance.of_server("response_seconds_count", at, ""), 2.0);
+    assert_eq!(instance.listener("web").endings(Reason::Done), 0, "connections are counted when they end");
+}
+
+#[tokio::test]
+async fn a_connection_counts_as_a_servers_only_while_it_has_a_request() {
+    let stand = Stand::new().await;
+    let instance = in_front_of(stand.address).await;
+    let mut client = Client::of(&instance).await;
+    client.get("/", "").await;
+    let (mut server, _) = stand.asked().await;
+    assert_eq!(instance.of_server("connections_active", stand.address, ""), 1.0);
+    server.send(ok("1")).await;
+    client.response().await;
+    eventually("it has none", || instance.of_server("connections_active", stand.address, "") == 0.0).await;
+}
+
+#[tokio::test]
+async fn connections_end_for_one_reason_each() {
+    let server = Recorder::ok().await;
+    let instance = in_front_of(server.address()).await;
+    let mut client = Client::of(&instance).await;
+    client.ask("/").await;
+    drop(client);
+    instance.ended(Reason::Done, 1).await;
+    drop(Client::of(&instance).await);
+    instance.ended(Reason::ClientClosed, 1).await;
+    let mut client = Client::of(&instance).await;
+    client.send("what?\r\n").await;
+    client.response().await;
+    client.ends().await;
+    instance.ended(Reason::BadRequest, 1).await;
+}

@@ -1,0 +1,234 @@
+//! WebSocket by extended CONNECT (RFC 8441), to servers of HTTP/1.
+
+use bytes::Bytes;
+use h2::ext::Protocol;
+use http::{Method, Request};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::process::Command;
+use tokio::sync::mpsc;
+
+use crate::stage::frames::{DATA, END_HEADERS, END_STREAM, Frames, HEADERS, Verdict, block};
+use crate::stage::http2::{Asked, Client, fronting, read_body, read_response};
+use crate::stage::{Instance, Server, within};
+
+/// An extended CONNECT.
+fn connect(protocol: &'static str) -> Request<()> {
+    let mut head = Asked::get("/chat").head();
+    *head.method_mut() = Method::CONNECT;
+    head.headers_mut().insert("sec-websocket-version", "13".parse().unwrap());
+    head.headers_mut().insert("sec-websocket-protocol", "chat".parse().unwrap());
+    head.extensions_mut().insert(Protocol::from_static(protocol));
+    head
+}
+
+/// The bytes of a head, which were read one by one so that nothing behind it was.
+async fn head_of(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    String::from_utf8(head).unwrap()
+}
+
+fn field<'a>(head: &'a str, name: &str) -> &'a str {
+    let mut values = head.lines().filter_map(|line| {
+        let (own, value) = line.split_once(": ")?;
+        own.eq_ignore_ascii_case(name).then_some(value)
+    });
+    let value = values.next().unwrap_or_else(|| panic!("there is no {name}: {head}"));
+    assert_eq!(values.next(), None, "{name} stands twice");
+    value
+}
+
+/// Tells the head it got, agrees to WebSocket with what `accept` makes of the key, and echoes what comes.
+async fn agreeing(accept: fn(&str) -> String) -> (Server, mpsc::Receiver<String>) {
+    let (told, heard) = mpsc::channel(8);
+    let server = Server::start(move |mut stream| {
+        let told = told.clone();
+        async move {
+            let head = head_of(&mut stream).await;
+            let accept = accept(field(&head, "sec-websocket-key"));
+            let answer = format!(
+                "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                 Sec-WebSocket-Accept: {accept}\r\nSec-WebSocket-Protocol: chat\r\n\r\nwelcome"
+            );
+            told.send(head).await.unwrap();
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            crate::stage::echo(stream).await;
+        }
+    });
+    (server.await, heard)
+}
+
+fn accept(key: &str) -> String {
+    use base64::Engine;
+    let hash = aws_lc_rs::digest::digest(
+        &aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY,
+        format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11").as_bytes(),
+    );
+    base64::prelude::BASE64_STANDARD.encode(hash)
+}
+
+/// Reads so many bytes of a tunnel.
+async fn read(stream: &mut h2::RecvStream, bytes: usize) -> Vec<u8> {
+    let mut all = Vec::new();
+    while all.len() < bytes {
+        let data: Bytes = within("bytes of the tunnel", stream.data()).await.unwrap().unwrap();
+        stream.flow_control().release_capacity(data.len()).unwrap();
+        all.extend_from_slice(&data);
+    }
+    all
+}
+
+#[tokio::test]
+async fn an_extended_connect_becomes_an_upgrade_and_bytes_go_both_ways() {
+    let (server, mut heads) = agreeing(accept).await;
+    let instance = Instance::start(&fronting(&[server.address], "", "")).await;
+    let client = Client::connect(instance.address("web")).await;
+    let (response, mut up) = client.begin(connect("websocket"), false).await;
+    let response = within("the answer", response).await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()["sec-websocket-protocol"], "chat");
+    for name in ["sec-websocket-accept", "upgrade", "connection"] {
+        assert!(!response.headers().contains_key(name), "{name} is of HTTP/1");
+    }
+    let mut down = response.into_body();
+    assert_eq!(read(&mut down, 7).await, b"welcome");
+    up.send_data("to and fro".into(), false).unwrap();
+    assert_eq!(read(&mut down, 10).await, b"to and fro");
+    up.send_data("the end".into(), true).unwrap();
+    assert_eq!(read(&mut down, 7).await, b"the end");
+    assert_eq!(read_body(&mut down).await.unwrap().0, "");
+    let head = heads.recv().await.unwrap();
+    assert!(head.starts_with("GET /chat HTTP/1.1\r\n"), "{head}");
+    assert_eq!(field(&head, "connection"), "Upgrade");
+    assert_eq!(field(&head, "upgrade"), "websocket");
+    assert_eq!(field(&head, "host"), "example.com");
+    assert_eq!(field(&head, "sec-websocket-version"), "13");
+    assert_eq!(field(&head, "sec-websocket-key").len(), 24);
+    assert!(!head.contains("Content-Length") && !head.contains("Transfer-Encoding"), "{head}");
+}
+
+#[tokio::test]
+async fn a_server_that_did_not_understand_the_key_is_not_believed() {
+    let (server, _heads) = agreeing(|_| "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".to_owned()).await;
+    let instance = Instance::start(&fronting(&[server.address], "", "")).await;
+    let client = Client::connect(instance.address("web")).await;
+    let (response, _up) = client.begin(connect("websocket"), false).await;
+    let answered = read_response(response).await.unwrap();
+    assert_eq!((answered.status, answered.message.field("x-portreeve-reason")), (502, "bad_response"));
+}
+
+#[tokio::test]
+async fn a_plain_response_to_an_extended_connect_is_no_tunnel() {
+    let (server, record) = Server::recorder().await;
+    let instance = Instance::start(&fronting(&[server.address], "", "")).await;
+    let client = Client::connect(instance.address("web")).await;
+    let (response, _up) = client.begin(connect("websocket"), false).await;
+    let answered = read_response(response).await.unwrap();
+    // With the server's own 200, the client would begin to speak another protocol.
+    assert_eq!((answered.status, answered.message.field("x-portreeve-reason")), (502, "bad_response"));
+    assert_eq!(record.requests(), ["GET /chat HTTP/1.1"]);
+}
+
+#[tokio::test]
+async fn a_refusal_of_an_extended_connect_reaches_the_client() {
+    let server = Server::start(|mut stream| async move {
+        head_of(&mut stream).await;
+        stream.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 5\r\n\r\nnever").await.unwrap();
+        assert_eq!(stream.read_to_end(&mut Vec::new()).await.unwrap_or(0), 0, "what comes behind is of no request");
+    })
+    .await;
+    let instance = Instance::start(&fronting(&[server.address], "", "")).await;
+    let client = Client::connect(instance.address("web")).await;
+    let (response, mut up) = client.begin(connect("websocket"), false).await;
+    up.send_data("GET /next HTTP/1.1\r\nHost: example.com\r\n\r\n".into(), false).unwrap();
+    let answered = read_response(response).await.unwrap();
+    assert_eq!((answered.status, answered.text()), (403, "never"));
+}
+
+#[tokio::test]
+async fn what_is_sent_behind_an_extended_connect_is_no_request() {
+    const SMUGGLED: &[u8] = b"GET /smuggled HTTP/1.1\r\nHost: example.com\r\n\r\n";
+    let (server, record) = Server::recorder().await;
+    let instance = Instance::start(&fronting(&[server.address], "", "")).await;
+    let pseudo = |protocol: &'static [u8]| -> [(&str, &[u8]); 5] {
+        [
+            (":method", b"CONNECT"),
+            (":protocol", protocol),
+            (":scheme", b"http"),
+            (":authority", b"example.com"),
+            (":path", b"/chat"),
+        ]
+    };
+    let mut frames = Frames::connect(instance.address("web")).await;
+    frames.send(HEADERS, END_HEADERS, 1, &block(&pseudo(b"websocket"))).await;
+    frames.send(DATA, END_STREAM, 1, SMUGGLED).await;
+    assert_eq!(frames.verdict(1).await, Verdict::Status(502));
+    // The same with a length, and with a protocol that is more than a word.
+    let mut frames = Frames::connect(instance.address("web")).await;
+    let length = SMUGGLED.len().to_string();
+    let fields = [&pseudo(b"websocket")[..], &[("content-length", length.as_bytes())]].concat();
+    frames.send(HEADERS, END_HEADERS, 1, &block(&fields)).await;
+    frames.send(DATA, END_STREAM, 1, SMUGGLED).await;
+    assert!(frames.verdict(1).await.is_refusal());
+    for protocol in
+        [&b"websocket\r\n\r\nGET /smuggled HTTP/1.1"[..], b"websocket\r\nTransfer-Encoding: chunked", b"a b", b""]
+    {
+        let mut frames = Frames::connect(instance.address("web")).await;
+        frames.send(HEADERS, END_HEADERS, 1, &block(&pseudo(protocol))).await;
+        assert!(frames.verdict(1).await.is_refusal(), "{protocol:?}");
+    }
+    let client = Client::connect(instance.address("web")).await;
+    assert_eq!(client.ask(Asked::get("/after")).await.unwrap().text(), "/after");
+    assert_eq!(record.requests(), ["GET /chat HTTP/1.1", "GET /after HTTP/1.1"]);
+}
+
+#[tokio::test]
+async fn a_connect_without_a_protocol_is_refused() {
+    let (server, record) = Server::recorder().await;
+    let instance = Instance::start(&fronting(&[server.address], "", "")).await;
+    let mut frames = Frames::connect(instance.address("web")).await;
+    let fields: [(&str, &[u8]); 2] = [(":method", b"CONNECT"), (":authority", b"example.com:443")];
+    frames.send(HEADERS, END_HEADERS, 1, &block(&fields)).await;
+    assert!(frames.verdict(1).await.is_refusal());
+    assert_eq!(record.requests(), Vec::<String>::new());
+}
+
+/// A server by a library of another language: says its port, then echoes messages.
+const PYTHON: &str = r#"
+import asyncio, websockets
+async def echo(socket, path=None):
+    async for message in socket:
+        await socket.send(message)
+async def main():
+    async with websockets.serve(echo, "127.0.0.1", 0) as server:
+        print(server.sockets[0].getsockname()[1], flush=True)
+        await asyncio.Future()
+asyncio.run(main())
+"#;
+
+#[tokio::test]
+async fn a_real_websocket_server_takes_the_handshake() {
+    use tokio::io::{AsyncBufReadExt, BufReader};
+    let mut python = Command::new("/usr/bin/python3");
+    python.args(["-c", PYTHON]).stdout(std::process::Stdio::piped()).kill_on_drop(true);
+    let mut python = python.spawn().unwrap();
+    let mut lines = BufReader::new(python.stdout.take().unwrap()).lines();
+    let port: u16 = within("its port", lines.next_line()).await.unwrap().unwrap().parse().unwrap();
+    let instance = Instance::start(&fronting(&[([127, 0, 0, 1], port).into()], "", "")).await;
+    let client = Client::connect(instance.address("web")).await;
+    let mut head = connect("websocket");
+    head.headers_mut().remove("sec-websocket-protocol");
+    let (response, mut up) = client.begin(head, false).await;
+    let response = within("the answer", response).await.unwrap();
+    assert_eq!(response.status(), 200);
+    let mut down = response.into_body();
+    // A text of five letters, masked with zeros as clients have to (RFC 6455 §5.2), and the same without a mask back.
+    up.send_data(Bytes::from_static(b"\x81\x85\0\0\0\0hello"), false).unwrap();
+    assert_eq!(read(&mut down, 7).await, b"\x81\x05hello");
+    // A close is answered by one.
+    up.send_data(Bytes::from_static(b"\x88\x82\0\0\0\0\x03\xe8"), false).unwrap();
+    assert_eq!(read(&mut down, 4).await, b"\x88\x02\x03\xe8");
+}
