@@ -7,6 +7,8 @@ use super::token::{is_token_byte, is_value_byte};
 /// What a head may be like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
+    /// Bytes of a request's target.
+    pub target: usize,
     /// Bytes of the first line.
     pub first_line: usize,
     /// Bytes of the fields.

@@ -73,7 +73,7 @@ impl Request {
         loop {
             match self.progress.advance(&mut self.fields, limits)? {
                 Line::Partial => return Ok(Parsed::Partial),
-                Line::First(line) => self.read_first_line(line)?,
+                Line::First(line) => self.read_first_line(line, limits.target)?,
                 Line::End(end) => {
                     rest.extend_from_slice(self.fields.bytes.get(end..).unwrap_or_default());
                     self.fields.bytes.truncate(end);
@@ -84,7 +84,7 @@ impl Request {
         }
     }
 
-    fn read_first_line(&mut self, line: Span) -> Result<(), Fault> {
+    fn read_first_line(&mut self, line: Span, longest: usize) -> Result<(), Fault> {
         let (start, bytes) = (line.start(), line.of(self.fields.bytes()));
         let mut parts = bytes.split(|byte| *byte == b' ');
         let (Some(method), Some(target), Some(version), None) =
@@ -94,6 +94,9 @@ impl Request {
         };
         if !is_token(method) || method.len() > LONGEST_METHOD {
             return Err(Fault::Malformed("its method is none"));
+        }
+        if target.len() > longest {
+            return Err(Fault::FirstLineTooLong);
         }
         self.version = Version::parse(version).ok_or(Fault::Malformed("its version is not HTTP/1.1 or HTTP/1.0"))?;
         let begin = start + method.len() + 1;

@@ -9,7 +9,7 @@ use super::line::{Fault, Limits};
 use super::request::{Parsed, Request};
 use super::response::Response;
 
-const LIMITS: Limits = Limits { first_line: 200, bytes: 400, fields: 10, underscores: true };
+const LIMITS: Limits = Limits { target: 200, first_line: 200, bytes: 400, fields: 10, underscores: true };
 
 /// Reads a request that has arrived in these pieces; what follows it comes with it.
 fn request(pieces: &[&[u8]], limits: &Limits) -> Result<Option<(Request, Vec<u8>)>, Fault> {

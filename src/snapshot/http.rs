@@ -83,6 +83,7 @@ impl HttpInEffect {
         let fallback = fallback.map(|pool| in_effect(&Route::to(pool.clone(), settings.compress)));
         Self {
             limits: Limits {
+                target: uri_bytes,
                 first_line,
                 bytes: header_bytes.min(LONGEST_HEAD - first_line.min(LONGEST_HEAD)),
                 fields: header_fields,

@@ -168,6 +168,17 @@ pub struct ServerTls {
     digest: [u8; 32],
 }
 
+impl ServerTls {
+    /// The same, offering these protocols by ALPN. It resumes the same sessions.
+    #[must_use]
+    pub fn offering(&self, protocols: &[&[u8]]) -> Arc<Self> {
+        let mut config = ClientConfig::clone(&self.config);
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        let digest = digest([self.digest.as_slice(), b"alpn"].into_iter().chain(protocols.iter().copied()));
+        Arc::new(Self { config: Arc::new(config), name: self.name.clone(), address: self.address.clone(), digest })
+    }
+}
+
 impl PartialEq for ServerTls {
     fn eq(&self, other: &Self) -> bool {
         self.digest == other.digest && self.name == other.name && self.address == other.address

@@ -176,6 +176,13 @@ impl Job<'_> {
     /// Connects to a server.
     async fn dial(&mut self, errand: &Errand<'_>, server: &Backend) -> Result<ServerEnd, Reason> {
         let worker = self.context.desk.worker;
+        // What is to change the protocol goes out as HTTP/1, whatever else the server would choose.
+        let as_http1 = server
+            .tls
+            .as_ref()
+            .filter(|_| self.request.upgrade().is_some())
+            .map(|tls| Backend { tls: Some(tls.offering(&[b"http/1.1"])), ..server.clone() });
+        let server = as_http1.as_ref().unwrap_or(server);
         let reaching = Box::pin(reach(worker, &errand.pool.pool, server, First::Us, &errand.header));
         let reached = match errand.bounds.expires {
             None => reaching.await,

@@ -29,7 +29,7 @@ use crate::snapshot::{HttpInEffect, Listener, RouteInEffect, Snapshot};
 /// The most bytes and fields a head of a server may have: more than ours to clients, since servers are configured by people
 /// who know them.
 pub(super) const RESPONSE_LIMITS: Limits =
-    Limits { first_line: 8 * 1024, bytes: LONGEST_HEAD - 8 * 1024, fields: 512, underscores: true };
+    Limits { target: 0, first_line: 8 * 1024, bytes: LONGEST_HEAD - 8 * 1024, fields: 512, underscores: true };
 
 /// One request on its way through.
 pub(super) struct Job<'a> {

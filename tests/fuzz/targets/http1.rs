@@ -7,7 +7,7 @@ use portreeve::message::line::Limits;
 use portreeve::message::request::{Parsed, Request};
 use portreeve::message::response::Response;
 
-const LIMITS: Limits = Limits { first_line: 1024, bytes: 4096, fields: 32, underscores: false };
+const LIMITS: Limits = Limits { target: 1024, first_line: 1024, bytes: 4096, fields: 32, underscores: false };
 
 /// The method, the path, the length and what follows; none if it is no head, or not all of one.
 fn request<'p>(pieces: impl Iterator<Item = &'p [u8]>) -> Option<(Vec<u8>, Vec<u8>, String, Vec<u8>)> {

@@ -43,7 +43,7 @@ async fn a_target_is_no_longer_than_it_may_be() {
     let instance = with(server.address(), "http = { max_uri = \"1KiB\" }", "").await;
     let too_long = (414, "uri_too_long".to_owned());
     let request = |length: usize| crate::stage::http::get(&format!("/{}", "x".repeat(length - 1)), "");
-    assert_eq!(refused(&instance, request(1200)).await, too_long);
+    assert_eq!(refused(&instance, request(1025)).await, too_long);
     assert_eq!(refused(&instance, format!("GET /{}", "x".repeat(2000))).await, too_long);
     let mut client = Client::of(&instance).await;
     client.send(request(1024)).await;

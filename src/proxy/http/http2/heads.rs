@@ -57,7 +57,7 @@ pub(super) fn read_request(
         Fault::TooLarge => (Reason::HeaderTooLarge, "its header is too large"),
     };
     let path = parts.uri.path_and_query().map_or("", |path| path.as_str());
-    if path.len() > limits.first_line {
+    if path.len() > limits.target {
         return Err(bad(Fault::FirstLineTooLong));
     }
     if parts.method == Method::CONNECT && protocol.is_none() {
