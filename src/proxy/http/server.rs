@@ -148,7 +148,8 @@ impl Http1Server {
             return false;
         }
         match &mut self.end {
-            ServerEnd::Plain(_) => true,
+            // A response that was read to its last byte and no further may have left the socket looking as if there were more.
+            ServerEnd::Plain(socket) => socket.poll_recv(&mut cx, &mut [0]).is_ready(),
             // It may be no more than a message of the protocol's own, such as a session ticket.
             ServerEnd::Tls(stream) => scratch.with_buffer(|buffer| stream.poll_read(&mut cx, buffer).is_ready()),
         }
