@@ -33,6 +33,18 @@ pub enum Fault {
     TooLarge,
 }
 
+impl Fault {
+    /// What is wrong, in words.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Malformed(why) => why,
+            Self::FirstLineTooLong => "its first line is too long",
+            Self::TooLarge => "its header is too large",
+        }
+    }
+}
+
 /// How far a head has been read. Every line is read once, however slowly the bytes come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Progress {

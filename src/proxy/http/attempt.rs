@@ -192,8 +192,11 @@ impl Job<'_> {
         match exchange.until_head(timer, &meter).await {
             Arrived::Stopped(stop) => {
                 let is_body_whole = exchange.is_body_whole();
-                let Exchange { server: connection, response, up, unseen, copy, .. } = exchange;
+                let Exchange { server: connection, response, up, unseen, fault, copy, .. } = exchange;
                 errand.copy = copy;
+                if let Some(fault) = fault {
+                    self.record.failed(fault);
+                }
                 self.record.moved(up, 0);
                 let untouched = response.is_blank();
                 desk.requests.stash.return_response(response);
@@ -277,7 +280,10 @@ impl Job<'_> {
                     uploaded,
                 });
                 let result = exchange.until_end(timer, &meter, &mut compression.encoding).await;
-                let Exchange { server: connection, response, up, down, moved, .. } = exchange;
+                let Exchange { server: connection, response, up, down, moved, fault, .. } = exchange;
+                if let Some(fault) = fault {
+                    self.record.failed(fault);
+                }
                 self.record.moved(up, down);
                 let keeps_alive = response.keeps_alive;
                 let code = grpc::code(&response, connection.trailers());

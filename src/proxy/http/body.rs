@@ -47,6 +47,16 @@ pub(super) enum BodyFault {
     Reset(h2::Reason),
 }
 
+impl BodyFault {
+    /// What is wrong with it, where that is why.
+    pub(super) const fn words(self) -> Option<&'static str> {
+        match self {
+            Self::Malformed(fault) => Some(fault.words()),
+            Self::Broken(_) | Self::Cut | Self::Reset(_) => None,
+        }
+    }
+}
+
 impl Body {
     /// A body of this length.
     pub(super) fn new(length: Length) -> Self {

@@ -112,7 +112,7 @@ impl Http1Client {
         // What a response without a body says of it is for the client to know (RFC 9110 §8.6).
         forward::framing(of.length_without_body().map_or(length, Length::Exactly), head);
         if let Some(connection) = self.connection() {
-            head_field(self.outbound.writer(), connection);
+            self.outbound.writer().field(b"Connection", connection);
         }
         self.outbound.writer().extend_from_slice(b"\r\n");
     }
@@ -174,8 +174,4 @@ impl Http1Client {
 pub(super) enum Gone {
     Reset,
     Closed,
-}
-
-fn head_field(head: &mut Vec<u8>, connection: &[u8]) {
-    head.field(b"Connection", connection);
 }

@@ -101,6 +101,8 @@ pub(super) struct Exchange<'a, 'c> {
     informed: u8,
     /// Whether the server said that it has not looked at the request.
     pub(super) unseen: bool,
+    /// What is wrong with what one side sent, where that is why it stopped.
+    pub(super) fault: Option<&'static str>,
     /// Whether the server takes no more of the request.
     refused: bool,
     /// Whether the request was read to its end, and whether it was so from the beginning.
@@ -141,6 +143,7 @@ impl<'a, 'c> Exchange<'a, 'c> {
             up: 0,
             down: 0,
             unseen: false,
+            fault: None,
             refused: false,
             uploaded,
             bodiless: uploaded,
@@ -192,6 +195,7 @@ impl<'a, 'c> Exchange<'a, 'c> {
                 Poll::Pending => {}
                 Poll::Ready(Ok(())) if self.response.is_informational() && self.response.status != 101 => {
                     if self.informed >= MOST_INFORMATIONAL {
+                        self.fault = Some("it sends informational responses without end");
                         return Poll::Ready(Arrived::Stopped(Stop::Server(Reason::BadResponse)));
                     }
                     self.informed += 1;
@@ -206,6 +210,9 @@ impl<'a, 'c> Exchange<'a, 'c> {
                 }
                 Poll::Ready(Err(no_head)) => {
                     self.unseen = no_head == NoHead::Unseen;
+                    if let NoHead::Malformed(fault) = no_head {
+                        self.fault = Some(fault.words());
+                    }
                     return Poll::Ready(Arrived::Stopped(Stop::Server(of_no_head(no_head))));
                 }
             }
@@ -259,14 +266,17 @@ impl<'a, 'c> Exchange<'a, 'c> {
                     return Ok(());
                 }
             }
-            let Self { client, server, scratch, bounds, copy, up, .. } = self;
+            let Self { client, server, scratch, bounds, copy, up, fault: words, .. } = self;
             let sent = scratch.with_buffer(|buffer| {
                 let room = buffer.len() - TAILROOM;
                 let Some(lent) = buffer.get_mut(HEADROOM..room) else { return Poll::Pending };
                 let Piece { bytes, end } = match client.poll_body(cx, lent, &bounds.trailer_limits) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Ok(piece)) => piece,
-                    Poll::Ready(Err(fault)) => return Poll::Ready(Err(Stop::Client(of_client_fault(fault)))),
+                    Poll::Ready(Err(fault)) => {
+                        *words = fault.words();
+                        return Poll::Ready(Err(Stop::Client(of_client_fault(fault))));
+                    }
                 };
                 if up.saturating_add(bytes as u64) > bounds.body_bytes {
                     return Poll::Ready(Err(Stop::Client(Reason::BodyTooLarge)));
@@ -336,12 +346,15 @@ impl<'a, 'c> Exchange<'a, 'c> {
                 }
                 continue;
             }
-            let Self { client, server, scratch, bounds, .. } = self;
+            let Self { client, server, scratch, bounds, fault: words, .. } = self;
             let moved = scratch.with_buffer(|buffer| {
                 let room = buffer.len() - TAILROOM;
                 let Some(lent) = buffer.get_mut(HEADROOM..room) else { return Poll::Pending };
-                let Piece { bytes, end } = ready!(server.poll_body(cx, lent, &bounds.trailer_limits))
-                    .map_err(|fault| Stop::Server(of_server_fault(fault)))?;
+                let Piece { bytes, end } =
+                    ready!(server.poll_body(cx, lent, &bounds.trailer_limits)).map_err(|fault| {
+                        *words = fault.words();
+                        Stop::Server(of_server_fault(fault))
+                    })?;
                 let passed = transform.pass(cx, client, buffer, HEADROOM, HEADROOM + bytes, end, server.trailers())?;
                 Poll::Ready(Ok((bytes, passed, end)))
             });
@@ -410,19 +423,16 @@ impl<'a, 'c> Exchange<'a, 'c> {
         if self.uploaded || self.refused {
             return (self.moved + self.bounds.response_header, Stop::Server(Reason::ResponseTimeout));
         }
+        // A server that does not take what the client sends is not the client's fault.
+        if self.server.is_blocked() {
+            return (self.moved + self.bounds.response_header, Stop::Server(Reason::ResponseTimeout));
+        }
         let idle = self.moved + self.bounds.body_idle;
         let slow = match self.up.checked_div(self.bounds.min_rate) {
             None => idle,
             Some(seconds) => self.began + GRACE + Duration::from_secs(seconds),
         };
-        // A server that does not take what the client sends is not the client's fault.
-        let stop = if self.server.is_blocked() {
-            Stop::Server(Reason::ResponseTimeout)
-        } else {
-            Stop::Client(Reason::BodyTimeout)
-        };
-        let limit = if self.server.is_blocked() { self.moved + self.bounds.response_header } else { idle.min(slow) };
-        (limit, stop)
+        (idle.min(slow), Stop::Client(Reason::BodyTimeout))
     }
 
     fn poll_deadlines(&self, cx: &mut Context<'_>, timer: &mut Timer, deadline: Instant, stop: Stop) -> Poll<Stop> {

@@ -299,11 +299,7 @@ impl Connection {
             match request.parse(&http.limits, self.client.inbound.rest()) {
                 Ok(Parsed::Partial) => {}
                 Ok(Parsed::Whole(_)) => return Ok(()),
-                Err(Fault::Malformed(why)) => return Err(Unread::Refused(Reason::BadRequest, why)),
-                Err(Fault::FirstLineTooLong) => {
-                    return Err(Unread::Refused(Reason::UriTooLong, "its first line is too long"));
-                }
-                Err(Fault::TooLarge) => return Err(Unread::Refused(Reason::HeaderTooLarge, "its header is too large")),
+                Err(fault) => return Err(Unread::Refused(of_fault(fault), fault.words())),
             }
         }
     }
@@ -430,6 +426,15 @@ impl Connection {
             client.answer(own, request.is_head());
         });
         After::Close(reason)
+    }
+}
+
+/// The reason for a head that is not served.
+fn of_fault(fault: Fault) -> Reason {
+    match fault {
+        Fault::Malformed(_) => Reason::BadRequest,
+        Fault::FirstLineTooLong => Reason::UriTooLong,
+        Fault::TooLarge => Reason::HeaderTooLarge,
     }
 }
 

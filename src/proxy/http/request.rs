@@ -88,19 +88,19 @@ impl Job<'_> {
             self.record.client = forwarded::real_client(&self.http.settings.trusted_proxies, self.context.peer, said);
         }
         if self.is_misdirected() {
-            return self.refuse(Reason::Misdirected, &[]);
+            return self.answer_ending(Reason::Misdirected, &[]);
         }
-        let Some(route) = find(self.http, request) else { return self.refuse(Reason::NoRoute, &[]) };
+        let Some(route) = find(self.http, request) else { return self.answer_ending(Reason::NoRoute, &[]) };
         if !route.route.acl.lets_in(&self.record.client) {
-            return self.refuse(Reason::RefusedAcl, &[]);
+            return self.answer_ending(Reason::RefusedAcl, &[]);
         }
         if let Some(users) = &route.route.users {
             match Box::pin(self.authenticate(users)).await {
                 Ok(()) => {}
                 Err(Denied::Refused(reason @ Reason::Unauthorized)) => {
-                    return self.refuse(reason, &[("WWW-Authenticate", CHALLENGE)]);
+                    return self.answer_ending(reason, &[("WWW-Authenticate", CHALLENGE)]);
                 }
-                Err(Denied::Refused(reason)) => return self.refuse(reason, &[("Retry-After", b"1")]),
+                Err(Denied::Refused(reason)) => return self.answer_ending(reason, &[("Retry-After", b"1")]),
                 Err(Denied::Gone(reason)) => {
                     self.record.close(reason);
                     return Finish::Aborted(reason);
@@ -110,11 +110,11 @@ impl Job<'_> {
         if let Some(length) = request.length.known()
             && length > self.http.settings.limits.body_bytes
         {
-            return self.refuse(Reason::BodyTooLarge, &[]);
+            return self.answer_ending(Reason::BodyTooLarge, &[]);
         }
         let _in_flight = match route.in_flight.enter(route.route.max_in_flight) {
             true => InFlight(Arc::clone(&route.in_flight)),
-            false => return self.refuse(Reason::RefusedLimit, &[("Retry-After", b"1")]),
+            false => return self.answer_ending(Reason::RefusedLimit, &[("Retry-After", b"1")]),
         };
         match &route.route.action {
             Action::Redirect { status, location } => self.redirect(*status, location),
@@ -130,7 +130,7 @@ impl Job<'_> {
             }
             Action::Pool(_) | Action::Split(_) => {
                 let pool = route.draw().and_then(|place| self.snapshot.pool_at(place));
-                let Some(pool) = pool else { return self.refuse(Reason::NoRoute, &[]) };
+                let Some(pool) = pool else { return self.answer_ending(Reason::NoRoute, &[]) };
                 self.record.routed(pool.pool.name());
                 let bounds = self.bounds(route, &pool.http);
                 self.forward(route, pool, trusted, bounds).await
@@ -163,10 +163,6 @@ impl Job<'_> {
     }
 
     /// Answers for an ending.
-    pub(super) fn refuse(&mut self, reason: Reason, fields: &[(&'static str, &[u8])]) -> Finish {
-        self.answer_ending(reason, fields)
-    }
-
     pub(super) fn answer_ending(&mut self, reason: Reason, fields: &[(&'static str, &[u8])]) -> Finish {
         let Self { request, http, client, record, recall, .. } = self;
         client.retire(recall.by().is_some());

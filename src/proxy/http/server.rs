@@ -36,7 +36,7 @@ pub(super) struct Http1Server {
 /// Why there is no head of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoHead {
-    /// The connection broke; whether any byte had arrived.
+    /// The connection broke.
     Broken(Broken),
     /// It was closed before the head was whole.
     Closed,

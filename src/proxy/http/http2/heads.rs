@@ -13,6 +13,7 @@ use crate::message::target::Authority;
 use crate::message::token;
 use crate::message::version::Version;
 use crate::proxy::http::forward::{self, Pen};
+use crate::proxy::http::of_fault;
 
 /// In the form of HTTP/2: names are in lower case.
 impl Pen for HeaderMap {
@@ -51,11 +52,7 @@ pub(super) fn read_request(
     limits: &Limits,
     request: &mut Request,
 ) -> Result<(), (Reason, &'static str)> {
-    let bad = |fault: Fault| match fault {
-        Fault::Malformed(why) => (Reason::BadRequest, why),
-        Fault::FirstLineTooLong => (Reason::UriTooLong, "its target is too long"),
-        Fault::TooLarge => (Reason::HeaderTooLarge, "its header is too large"),
-    };
+    let bad = |fault: Fault| (of_fault(fault), fault.words());
     let path = parts.uri.path_and_query().map_or("", |path| path.as_str());
     if path.len() > limits.target {
         return Err(bad(Fault::FirstLineTooLong));
