@@ -5,9 +5,11 @@
 //! which only the first proxy knows, theirs is kept.
 
 use std::io::Write as _;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use super::decimal::Decimal;
 use super::list;
+use super::token::is_token_byte;
 use crate::net::address::{ClientAddr, Networks};
 
 /// What is known of a request here.
@@ -94,7 +96,7 @@ impl Forwarding {
                 Some(_) | None => hop.port,
             };
             if let Some(port) = port {
-                text(out, format_args!("{port}"));
+                out.extend_from_slice(Decimal::new(port.into()).as_bytes());
             }
         }
         self.ends = [forwarded, for_, proto_end, host, out.len()];
@@ -177,18 +179,19 @@ impl Node {
     /// As `Forwarded` has it (RFC 7239 §6).
     fn write_identifier(self, out: &mut Vec<u8>) {
         match self {
-            Self::Ip(IpAddr::V4(ip)) => text(out, format_args!("{ip}")),
+            Self::Ip(IpAddr::V4(ip)) => dotted(out, ip),
             Self::Ip(IpAddr::V6(ip)) => text(out, format_args!("\"[{ip}]\"")),
-            Self::Unix => text(out, format_args!("_unix")),
-            Self::Unknown => text(out, format_args!("unknown")),
+            Self::Unix => out.extend_from_slice(b"_unix"),
+            Self::Unknown => out.extend_from_slice(b"unknown"),
         }
     }
 
     /// As `X-Forwarded-For` has it.
     fn write_bare(self, out: &mut Vec<u8>) {
         match self {
-            Self::Ip(ip) => text(out, format_args!("{ip}")),
-            Self::Unix | Self::Unknown => text(out, format_args!("unknown")),
+            Self::Ip(IpAddr::V4(ip)) => dotted(out, ip),
+            Self::Ip(IpAddr::V6(ip)) => text(out, format_args!("{ip}")),
+            Self::Unix | Self::Unknown => out.extend_from_slice(b"unknown"),
         }
     }
 }
@@ -252,12 +255,18 @@ fn quote(out: &mut Vec<u8>, value: &[u8]) {
     out.push(b'"');
 }
 
-fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}
-
 fn is_text(byte: u8) -> bool {
     byte == b' ' || byte == b'\t' || byte.is_ascii_graphic() || byte >= 0x80
+}
+
+/// An IPv4 address: every request has one or two, so that it is worth not going through a formatter.
+fn dotted(out: &mut Vec<u8>, ip: Ipv4Addr) {
+    for (place, octet) in ip.octets().into_iter().enumerate() {
+        if place > 0 {
+            out.push(b'.');
+        }
+        out.extend_from_slice(Decimal::new(octet.into()).as_bytes());
+    }
 }
 
 /// Writing to a buffer in memory cannot fail.

@@ -7,6 +7,7 @@
 pub mod answer;
 pub mod chunked;
 pub mod compress;
+pub mod decimal;
 pub mod forwarded;
 pub mod framing;
 pub mod grpc;

@@ -3,11 +3,12 @@
 use std::cell::RefCell;
 use std::time::{Duration, SystemTime};
 
-use super::forward::{Decimal, Pen};
+use super::forward::Pen;
 use super::grpc;
 use super::sides::status_line;
 use crate::ending::Reason;
 use crate::message::answer::answer;
+use crate::message::decimal::Decimal;
 use crate::message::grpc::trailers_only;
 use crate::message::head::Known;
 use crate::message::request::Request;

@@ -4,6 +4,7 @@
 use super::sides::ResponseHead;
 use crate::config::model::http::HeaderRules;
 use crate::message::compress::Change;
+use crate::message::decimal::Decimal;
 use crate::message::forwarded::Forwarding;
 use crate::message::framing::Length;
 use crate::message::head::{Fields, Known, Role};
@@ -25,32 +26,6 @@ impl Pen for Vec<u8> {
         self.extend_from_slice(b": ");
         self.extend_from_slice(value);
         self.extend_from_slice(b"\r\n");
-    }
-}
-
-/// A number in decimal.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Decimal {
-    digits: [u8; 20],
-    start: usize,
-}
-
-impl Decimal {
-    pub(super) fn new(number: u64) -> Self {
-        let (mut digits, mut start, mut left) = ([b'0'; 20], 20, number);
-        for digit in digits.iter_mut().rev() {
-            *digit = b'0' + (left % 10) as u8;
-            left /= 10;
-            start -= 1;
-            if left == 0 {
-                break;
-            }
-        }
-        Self { digits, start }
-    }
-
-    pub(super) fn as_bytes(&self) -> &[u8] {
-        self.digits.get(self.start..).unwrap_or_default()
     }
 }
 

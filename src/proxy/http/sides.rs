@@ -12,6 +12,7 @@ use super::server::{Http1Server, NoHead};
 use crate::config::model::http::HeaderRules;
 use crate::message::answer::phrase;
 use crate::message::compress::Change;
+use crate::message::decimal::Decimal;
 use crate::message::framing::{self, Length};
 use crate::message::head::Fields;
 use crate::message::line::Limits;
@@ -285,7 +286,7 @@ impl Server {
 /// Writes the first line of a response of HTTP/1. We speak HTTP/1.1 to everybody (RFC 9112 §2.3).
 pub(super) fn status_line(status: u16, reason: &[u8], head: &mut Vec<u8>) {
     head.extend_from_slice(b"HTTP/1.1 ");
-    head.extend_from_slice(forward::Decimal::new(status.into()).as_bytes());
+    head.extend_from_slice(Decimal::new(status.into()).as_bytes());
     head.push(b' ');
     let reason = if reason.is_empty() { phrase(status).as_bytes() } else { reason };
     head.extend_from_slice(reason);

@@ -58,8 +58,25 @@ struct Shared {
     /// Requests under way, and all there ever were.
     active: Cell<usize>,
     total: Cell<u32>,
+    /// What was in effect for the last request.
+    lasting: Cell<Lasting>,
     /// Wakes the connection when the last request is over.
     waker: RefCell<Option<Waker>>,
+}
+
+/// How long a connection goes on.
+#[derive(Clone, Copy)]
+struct Lasting {
+    /// Without a request under way.
+    keep_alive: Duration,
+    /// How many requests it has in all, at most.
+    requests: u32,
+}
+
+impl Lasting {
+    fn of(http: &HttpInEffect) -> Self {
+        Self { keep_alive: http.settings.timeouts.keep_alive, requests: http.settings.limits.requests }
+    }
 }
 
 /// One request counted as the connection's, until it is dropped.
@@ -93,6 +110,7 @@ pub(super) async fn serve(
         return (Reason::Drained, false);
     };
     let limits = http.settings.limits;
+    let lasting = Cell::new(Lasting::of(http));
     let handshake = h2::server::Builder::new()
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
@@ -109,8 +127,14 @@ pub(super) async fn serve(
         Ok(Err(error)) => return (of_error(&error, false), false),
         Err(_elapsed) => return (Reason::HeaderTimeout, false),
     };
-    let shared =
-        Rc::new(Shared { context, live, active: Cell::new(0), total: Cell::new(0), waker: RefCell::new(None) });
+    let shared = Rc::new(Shared {
+        context,
+        live,
+        active: Cell::new(0),
+        total: Cell::new(0),
+        lasting,
+        waker: RefCell::new(None),
+    });
     let reason =
         Serving { shared: Rc::clone(&shared), until, retires: terms.retires, leaving: false }.run(connection).await;
     (reason, shared.total.get() > 0)
@@ -176,17 +200,21 @@ impl Serving {
             }
             Poll::Pending => {}
         }
-        *self.shared.waker.borrow_mut() = Some(cx.waker().clone());
+        match &mut *self.shared.waker.borrow_mut() {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
         let recall = &self.shared.live.recall;
         recall.listen(cx);
         let now = Instant::now();
         if self.shared.active.get() > 0 {
-            self.until = now + self.keep_alive();
+            self.until = now + self.shared.lasting.get().keep_alive;
         }
         let recalled = recall.by().map(|by| (by, self.shared.live.recalled_for().unwrap_or(Reason::Shutdown)));
         if !self.leaving {
             let retires = self.retires.filter(|retires| *retires <= now);
-            if recalled.is_some() || retires.is_some() || self.has_had_all() {
+            let had_all = self.shared.total.get() >= self.shared.lasting.get().requests;
+            if recalled.is_some() || retires.is_some() || had_all {
                 return Poll::Ready(Event::Leave);
             }
         }
@@ -207,20 +235,6 @@ impl Serving {
                 Poll::Ready(Event::Leave)
             }
         }
-    }
-
-    fn keep_alive(&self) -> Duration {
-        let snapshot = self.shared.context.desk.published.load();
-        let listener = snapshot.listener(&self.shared.context.listener);
-        let http = listener.and_then(|listener| listener.http.as_ref());
-        http.map_or(PATIENCE, |http| http.settings.timeouts.keep_alive)
-    }
-
-    fn has_had_all(&self) -> bool {
-        let snapshot = self.shared.context.desk.published.load();
-        let listener = snapshot.listener(&self.shared.context.listener);
-        let http = listener.and_then(|listener| listener.http.as_ref());
-        http.is_none_or(|http| self.shared.total.get() >= http.settings.limits.requests)
     }
 
     /// Serves a request in a task of its own.
@@ -254,6 +268,7 @@ async fn handle(shared: &Rc<Shared>, head: Head<RecvStream>, respond: SendRespon
         client.reset(Code::REFUSED_STREAM);
         return;
     };
+    shared.lasting.set(Lasting::of(http));
     let protocol = protocol.as_ref().map(Protocol::as_str);
     if let Err((reason, why)) = heads::read_request(&parts, protocol, ended, &http.limits, &mut request) {
         refuse(context, &mut client, &request, http, reason, why, started);
