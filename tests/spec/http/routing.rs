@@ -68,6 +68,25 @@ async fn hosts_are_matched_most_specific_first_whatever_their_case_and_port() {
 }
 
 #[tokio::test]
+async fn a_host_may_be_an_address_however_that_is_written() {
+    let routes =
+        "{ pool = \"any\" }, { host = \"10.0.0.1\", pool = \"four\" }, { host = \"[2001:db8::1]\", pool = \"six\" }";
+    let (_servers, instance) = routed(&["any", "four", "six"], routes).await;
+    assert_routed(
+        &instance,
+        &[
+            ("GET 10.0.0.1 /", "four"),
+            ("GET 10.0.0.1:8080 /", "four"),
+            ("GET 10.0.0.10 /", "any"),
+            ("GET [2001:db8::1] /", "six"),
+            ("GET [2001:0DB8:0::1]:443 /", "six"),
+            ("GET [2001:db8::2] /", "any"),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
 async fn the_longest_path_wins_on_borders_of_segments() {
     let routes = "{ pool = \"any\" }, { path = \"/api\", pool = \"api\" }, { path = \"/api/v1\", pool = \"v1\" },
                   { path = \"= /api/v1\", pool = \"exact\" },";
