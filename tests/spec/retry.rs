@@ -326,3 +326,26 @@ async fn the_access_log_has_the_number_of_retries() {
         assert_eq!(line["server"], server.address().to_string());
     }
 }
+
+#[tokio::test]
+async fn the_access_log_names_the_server_that_was_tried_last_though_in_vain() {
+    for version in Version::each() {
+        let (closed, stand) = (ClosedPort::new(), Stand::new().await);
+        let log = crate::stage::access::AccessLog::new();
+        let instance = Instance::start(&log.of(&serving(&[closed.address], "", "retries = 2"))).await;
+        Speaker::of(version, &instance).await.ask("/").await;
+        let line = log.line(1).await;
+        assert_eq!((&line["reason"], &line["server"]), (&"connect_refused".into(), &closed.address.to_string().into()));
+        assert_eq!(line.get("retries").unwrap_or(&0.into()), 0, "there was no other server to try");
+        assert_eq!(line.get("connect_ms"), None);
+        let log = crate::stage::access::AccessLog::new();
+        let pool = "retries = 1\nretry_on = [\"reset\"]";
+        let instance = Instance::start(&log.of(&serving(&[stand.address], "", pool))).await;
+        let mut client = Speaker::of(version, &instance).await;
+        client.get("/", "").await;
+        stand.asked().await.0.reset();
+        client.response().await;
+        let line = log.line(1).await;
+        assert_eq!((&line["reason"], &line["server"]), (&"server_reset".into(), &stand.address.to_string().into()));
+    }
+}
