@@ -165,6 +165,7 @@ impl Section {
                 "allow",
                 "deny",
                 "basic_auth",
+                "realm",
                 "max_in_flight",
                 "compress",
             ],

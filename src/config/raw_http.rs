@@ -107,6 +107,7 @@ pub(super) struct RawRoute<'t> {
     pub(super) allow: Option<Texts<'t>>,
     pub(super) deny: Option<Texts<'t>>,
     pub(super) basic_auth: Option<At<&'t str>>,
+    pub(super) realm: Option<At<&'t str>>,
     pub(super) max_in_flight: Option<At<u32>>,
     pub(super) compress: Option<At<bool>>,
     /// Where the route stands.
@@ -193,6 +194,7 @@ impl<'t> Read<'t> for RawRoute<'t> {
             allow: fields.optional("allow").list(|entry| entry.text()),
             deny: fields.optional("deny").list(|entry| entry.text()),
             basic_auth: fields.optional("basic_auth").text(),
+            realm: fields.optional("realm").text(),
             max_in_flight: fields.optional("max_in_flight").whole_number(0..=MOST),
             compress: fields.optional("compress").boolean(),
             span: fields.span(),

@@ -142,11 +142,9 @@ impl Request {
             Version::Http10 => listed(b"keep-alive") && !listed(b"close"),
             Version::Http11 | Version::Http2 => !listed(b"close"),
         };
-        self.expects_continue = match fields.first(Known::Expect) {
-            None => false,
-            Some(_) if self.version == Version::Http10 => false,
-            Some(expected) if expected.eq_ignore_ascii_case(b"100-continue") => !self.length.is_empty(),
-            Some(_) => return Err(Fault::Malformed("it expects something else than 100-continue")),
+        self.expects_continue = match self.version {
+            Version::Http10 => false,
+            Version::Http11 | Version::Http2 => expects_continue(fields)? && !self.length.is_empty(),
         };
         let may_upgrade = self.version == Version::Http11 && self.length.is_empty() && listed(b"upgrade");
         // To HTTP/2 nobody changes any more (RFC 9113 §3.1): a server that did would be asked past the routes.
@@ -241,5 +239,17 @@ impl Request {
         self.path = self.fields.append(target.path);
         self.query = target.query.map(|query| self.fields.append(query));
         Ok(())
+    }
+}
+
+/// Whether a request with these fields is to be answered 100 before its body is sent, if it has one (RFC 9110 §10.1.1).
+///
+/// # Errors
+/// It expects what nobody knows.
+pub fn expects_continue(fields: &Fields) -> Result<bool, Fault> {
+    match fields.first(Known::Expect) {
+        None => Ok(false),
+        Some(expected) if expected.eq_ignore_ascii_case(b"100-continue") => Ok(true),
+        Some(_) => Err(Fault::Malformed("it expects something else than 100-continue")),
     }
 }

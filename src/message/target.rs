@@ -1,6 +1,7 @@
 //! What a request asks for: the host and the path in effect.
 
 use std::borrow::Cow;
+use std::fmt::Write;
 use std::net::Ipv6Addr;
 
 use super::line::Fault;
@@ -155,10 +156,16 @@ impl<'a> Authority<'a> {
         Ok(Self { host, port })
     }
 
-    /// Writes the host as routes compare it: in lower case, without a closing dot.
+    /// Writes the host as routes compare it: in lower case, without a closing dot, an IPv6 address as RFC 5952 has it.
     pub fn write_host(&self, into: &mut String) {
         let host = self.host.strip_suffix(b".").unwrap_or(self.host);
         into.clear();
+        let in_brackets = host.strip_prefix(b"[").and_then(|rest| rest.strip_suffix(b"]"));
+        if let Some(address) = in_brackets.and_then(|address| std::str::from_utf8(address).ok()?.parse().ok()) {
+            let address: Ipv6Addr = address;
+            let _infallible = write!(into, "[{address}]");
+            return;
+        }
         into.extend(host.iter().map(|byte| char::from(byte.to_ascii_lowercase())));
     }
 }

@@ -4,6 +4,7 @@
 //! instance of the same configuration, and says nothing of addresses. It is no secret and no proof: whoever makes one up
 //! gets to a server of the pool, which they might have been given anyway.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::time::Duration;
@@ -123,12 +124,28 @@ impl StickyTable {
 #[must_use]
 pub fn cookie_value<'a>(field: &'a [u8], name: &str) -> Option<&'a [u8]> {
     field.split(|byte| *byte == b';').find_map(|pair| {
-        let equals = pair.iter().position(|byte| *byte == b'=')?;
-        let (own, value) = pair.split_at_checked(equals)?;
-        let value = value.strip_prefix(b"=")?.trim_ascii();
+        let value = value_if_named(pair, name)?.trim_ascii();
         let quoted = value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\""));
-        (own.trim_ascii() == name.as_bytes()).then(|| quoted.unwrap_or(value))
+        Some(quoted.unwrap_or(value))
     })
+}
+
+/// A `Cookie` field without the cookies of this name, all else being as it was; empty if there is nothing else.
+#[must_use]
+pub fn without_cookie<'a>(field: &'a [u8], name: &str) -> Cow<'a, [u8]> {
+    let pairs = || field.split(|byte| *byte == b';');
+    if !pairs().any(|pair| value_if_named(pair, name).is_some()) {
+        return Cow::Borrowed(field);
+    }
+    let others: Vec<&[u8]> = pairs().filter(|pair| value_if_named(pair, name).is_none()).collect();
+    Cow::Owned(others.join(&b';').trim_ascii().to_vec())
+}
+
+/// What stands behind the equals sign of a cookie, if it is one of this name.
+fn value_if_named<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let equals = pair.iter().position(|byte| *byte == b'=')?;
+    let (own, value) = pair.split_at_checked(equals)?;
+    (own.trim_ascii() == name.as_bytes()).then(|| value.strip_prefix(b"="))?
 }
 
 #[cfg(test)]
@@ -182,6 +199,23 @@ mod tests {
         }
         assert_eq!(value("srv=").as_deref(), Some(""));
         assert_eq!(value("srv=a=b").as_deref(), Some("a=b"));
+    }
+
+    #[test]
+    fn a_field_without_the_cookie_is_otherwise_as_it_was() {
+        let without = |field: &'static str| without_cookie(field.as_bytes(), "srv").escape_ascii().to_string();
+        for (field, rest) in [
+            ("srv=x", ""),
+            ("srv=x; a=b", "a=b"),
+            ("a=b; srv=x; c=d", "a=b; c=d"),
+            ("a=b;srv=x;c=d", "a=b;c=d"),
+            ("a=b; srv = x ; srv=y", "a=b"),
+            ("a=b; SRV=x; xsrv=y; srv; c=\"srv=z\"", "a=b; SRV=x; xsrv=y; srv; c=\\\"srv=z\\\""),
+            (" a=b ;; c ", " a=b ;; c "),
+            ("", ""),
+        ] {
+            assert_eq!(without(field), rest, "{field}");
+        }
     }
 
     #[test]

@@ -103,6 +103,7 @@ pub(super) async fn connect(
             }
             Err(Unreached { reason, words }) => {
                 failure = reason;
+                record.failed_at(&server.state);
                 if let Some(words) = words {
                     record.failed(words);
                 }

@@ -51,6 +51,8 @@ pub(super) struct More {
     pub(super) unique_id: Option<Box<[u8]>>,
     /// The server name that it asked for itself, which its handshake was held to.
     pub(super) asked_for: Option<Box<str>>,
+    /// The server that could not be reached last.
+    pub(super) unreached: Option<Name>,
     /// What lies behind the reason it ended for.
     pub(super) error: Option<Box<str>>,
 }
@@ -106,6 +108,13 @@ impl Record {
     pub(super) fn failed(&mut self, words: impl std::fmt::Display) {
         if self.desk.access.is_on() {
             self.more().error = Some(words.to_string().into_boxed_str());
+        }
+    }
+
+    /// A server was not reached. Nobody hears which where there is no access log.
+    pub(super) fn failed_at(&mut self, server: &State) {
+        if self.desk.access.is_on() {
+            self.more().unreached = Some(server.name.clone());
         }
     }
 
@@ -167,7 +176,7 @@ impl Drop for Record {
         }
         let server = self.server();
         let nothing = More::default();
-        let More { server_name, tls, identity, unique_id, asked_for: _, error } =
+        let More { server_name, tls, identity, unique_id, asked_for: _, unreached, error } =
             self.more.as_deref().unwrap_or(&nothing);
         self.desk.access.write(&Line {
             listener: self.place.listener.name().as_str(),
@@ -180,7 +189,7 @@ impl Drop for Record {
             unique_id: unique_id.as_deref().map(readable).as_deref(),
             request: None,
             pool: self.pool.as_ref().map(Name::as_str),
-            server: server.map(|server| server.name.as_str()),
+            server: server.map(|server| &server.name).or(unreached.as_ref()).map(Name::as_str),
             bytes_in: self.bytes.0,
             bytes_out: self.bytes.1,
             connect_ms: server.is_some().then(|| millis(self.connecting)),

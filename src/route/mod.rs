@@ -5,6 +5,7 @@ pub mod http;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::net::IpAddr;
 
 /// The longest name, in bytes and without a closing dot (RFC 1035 §2.3.4).
 const LONGEST: usize = 253;
@@ -36,6 +37,20 @@ impl HostPattern {
         }
         let name = name.into_boxed_str();
         Ok(if wildcard { Self::Below(name) } else { Self::Exact(name) })
+    }
+
+    /// The same, or an IP address, which a request may name as well: `10.0.0.1`, `[::1]`. An address is one of itself alone.
+    ///
+    /// # Errors
+    /// Says what was expected.
+    pub fn parse_host(text: &str) -> Result<Self, String> {
+        let in_brackets = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        match (in_brackets.unwrap_or(text).parse::<IpAddr>(), in_brackets) {
+            (Ok(IpAddr::V4(address)), None) => Ok(Self::Exact(address.to_string().into())),
+            // As `Authority::write_host` writes it.
+            (Ok(IpAddr::V6(address)), _) => Ok(Self::Exact(format!("[{address}]").into())),
+            (Ok(IpAddr::V4(_)), Some(_)) | (Err(_), _) => Self::parse(text),
+        }
     }
 
     /// Whether a certificate for this pattern is one for `name`: a wildcard stands for one label (RFC 9525 §6.3).
@@ -207,6 +222,19 @@ mod tests {
         assert_eq!(find(Some("example.org"), "ssh"), Some("ssh"));
         assert_eq!(find(None, "ssh"), Some("ssh"));
         assert_eq!(find(None, "h2"), None);
+    }
+
+    #[test]
+    fn a_request_may_be_for_an_address_in_whatever_way_that_is_written() {
+        let exact = |text: &str| HostPattern::Exact(text.into());
+        for (text, pattern) in
+            [("10.0.0.1", "10.0.0.1"), ("[::1]", "[::1]"), ("2001:DB8:0::1", "[2001:db8::1]"), ("a.b.", "a.b")]
+        {
+            assert_eq!(HostPattern::parse_host(text), Ok(exact(pattern)), "{text}");
+        }
+        for text in ["[10.0.0.1]", "[::1", "::1]", "*.10.0.0.1", "10.0.0.1:80", "[::1]:80", "*.[::1]"] {
+            assert!(HostPattern::parse_host(text).is_err(), "{text:?} was accepted");
+        }
     }
 
     #[test]

@@ -159,22 +159,22 @@ impl RouteInEffect {
 pub struct StickyInEffect {
     settings: Arc<Sticky>,
     table: StickyTable,
-    /// The `Set-Cookie` of each server, by where its state is in memory.
-    cookies: HashMap<usize, Box<str>>,
+    /// The place and the `Set-Cookie` of each server, by where its state is in memory.
+    cookies: HashMap<usize, (usize, Box<str>)>,
 }
 
 impl StickyInEffect {
     /// What a pool is asked for, with the cookies made.
     #[must_use]
     pub fn new(settings: &Arc<Sticky>, pool: &Pool) -> Self {
-        let cookie = |server: &Server| {
+        let cookie = |(place, server): (usize, &Server)| {
             let cookie = settings.set_cookie(&Mark::of(pool.name(), &server.state.name));
-            (Arc::as_ptr(&server.state).addr(), cookie.into_boxed_str())
+            (Arc::as_ptr(&server.state).addr(), (place, cookie.into_boxed_str()))
         };
         Self {
             settings: Arc::clone(settings),
             table: pool.sticky_table(),
-            cookies: pool.servers().map(cookie).collect(),
+            cookies: pool.servers().enumerate().map(cookie).collect(),
         }
     }
 
@@ -184,10 +184,17 @@ impl StickyInEffect {
         self.table.find(fields.find_map(|field| cookie_value(field, &self.settings.cookie))?)
     }
 
-    /// What makes a client come back to this server.
+    /// What makes a client come back to this server, unless it is the one at the place where the client was before.
     #[must_use]
-    pub fn cookie(&self, server: &Server) -> Option<&str> {
-        self.cookies.get(&Arc::as_ptr(&server.state).addr()).map(AsRef::as_ref)
+    pub fn cookie(&self, server: &Server, before: Option<usize>) -> Option<&str> {
+        let (place, cookie) = self.cookies.get(&Arc::as_ptr(&server.state).addr())?;
+        (before != Some(*place)).then_some(cookie)
+    }
+
+    /// The cookie's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.settings.cookie
     }
 }
 
@@ -205,6 +212,7 @@ impl Route {
             mirror: None,
             acl: Default::default(),
             users: None,
+            realm: Box::default(),
             max_in_flight: u32::MAX,
             compress,
         }

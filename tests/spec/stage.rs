@@ -7,6 +7,7 @@ pub mod http2;
 pub mod pki;
 pub mod process;
 pub mod secure;
+pub mod speaker;
 pub mod volume;
 
 use std::future::Future;

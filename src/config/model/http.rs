@@ -114,6 +114,8 @@ pub struct Route {
     pub acl: Acl,
     /// Who may ask, by name and password.
     pub users: Option<Arc<Users>>,
+    /// What one who is not known is told that the name and the password are for.
+    pub realm: Box<str>,
     /// Requests at once; `u32::MAX` sets no limit.
     pub max_in_flight: u32,
     /// Whether responses are compressed for those who accept that.

@@ -2,12 +2,12 @@
 
 use std::collections::HashSet;
 
-use super::tls;
 use super::words::{check_path, field_name, is_token};
 use crate::config::problem::{Findings, quoted};
 use crate::config::raw_http::RawMatch;
 use crate::config::raw_tls::Texts;
 use crate::config::read::{At, ByName};
+use crate::route::HostPattern;
 use crate::route::http::{Match, PathMatch, ValueMatch};
 
 /// Which requests a route is for, unless something is wrong with it. What stands in no order of its own is put in one, so
@@ -16,13 +16,19 @@ pub(super) fn resolve(raw: RawMatch<'_>, findings: &mut Findings) -> Option<Matc
     let RawMatch { host, path, method, headers, query } = raw;
     let before = findings.errors();
     let matches = Match {
-        host: host.and_then(|host| tls::host(&host, findings)),
+        host: host.and_then(|host| resolve_host(&host, findings)),
         path: path.and_then(|path| resolve_path(&path, findings)).unwrap_or_default(),
         methods: method.map(|methods| resolve_methods(methods, findings)).unwrap_or_default(),
         headers: headers.map(|headers| resolve_headers(headers, findings)).unwrap_or_default(),
         query: query.map(|query| resolve_query(query, findings)).unwrap_or_default(),
     };
     (findings.errors() == before).then_some(matches)
+}
+
+fn resolve_host(host: &At<&str>, findings: &mut Findings) -> Option<HostPattern> {
+    HostPattern::parse_host(host.value)
+        .map_err(|why| _ = findings.refused(host.span.clone(), host.value, "a host name", &why))
+        .ok()
 }
 
 fn resolve_path(path: &At<&str>, findings: &mut Findings) -> Option<PathMatch> {

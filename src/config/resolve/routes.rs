@@ -26,6 +26,11 @@ const WITHOUT_BODY: &[u16] = &[204, 205, 304];
 /// What a body is that does not say.
 const CONTENT_TYPE: &str = "text/plain; charset=utf-8";
 
+/// What a client is asked to be known for that does not say.
+const REALM: &str = "restricted";
+/// The most letters it is asked with.
+const LONGEST_REALM: usize = 128;
+
 /// The routes of a listener, whose own `compress` is for those that have none.
 pub(super) fn resolve(
     raw: At<Vec<Option<RawRoute<'_>>>>,
@@ -62,6 +67,7 @@ fn resolve_route(
         allow,
         deny,
         basic_auth,
+        realm,
         max_in_flight,
         compress,
         span,
@@ -82,7 +88,11 @@ fn resolve_route(
     let response_headers =
         response_headers.map(|rules| resolve_rules(rules, Side::Response, findings)).unwrap_or_default();
     let acl = Acl { allow: resolve_networks("allow", allow, findings), deny: resolve_networks("deny", deny, findings) };
+    if let (Some(realm), None) = (&realm, &basic_auth) {
+        findings.error(realm.span.clone(), "`realm` means nothing without `basic_auth`").expected("`basic_auth`");
+    }
     let users = basic_auth.and_then(|file| resolve_users(&file, files, findings));
+    let realm = realm.and_then(|realm| resolve_realm(&realm, findings));
     Some(Route {
         matches: matches?,
         action: action?,
@@ -94,6 +104,7 @@ fn resolve_route(
         mirror: mirror.map(|At { value, .. }| Name::new(value)),
         acl,
         users,
+        realm: realm.unwrap_or_else(|| REALM.into()),
         max_in_flight: http::limit(max_in_flight, u32::MAX),
         compress: compress.map_or(compress_others, |At { value, .. }| value),
     })
@@ -298,4 +309,15 @@ fn resolve_users(file: &At<&str>, files: &mut Files<'_>, findings: &mut Findings
     let bytes = files.read_secret(file, findings)?;
     let users = String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned()).and_then(|text| Users::parse(&text));
     users.map(Arc::new).map_err(|why| refuse(file, &why, findings)).ok()
+}
+
+/// Reads what stands in quotes in `WWW-Authenticate` (RFC 9110 §11.5).
+fn resolve_realm(realm: &At<&str>, findings: &mut Findings) -> Option<Box<str>> {
+    let is_plain = |c: char| (c == ' ' || c.is_ascii_graphic()) && c != '"' && c != '\\';
+    if realm.value.is_empty() || realm.value.len() > LONGEST_REALM || !realm.value.chars().all(is_plain) {
+        let why = format!("expected 1 to {LONGEST_REALM} letters of ASCII without quotes and backslashes");
+        findings.refused(realm.span.clone(), realm.value, "a realm", &why);
+        return None;
+    }
+    Some(realm.value.into())
 }

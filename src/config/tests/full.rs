@@ -142,7 +142,7 @@ fn what_is_commented_out_is_valid_too() {
     let loaded =
         load_text(&text, "full.toml", folder.path(), &ENVIRONMENT).unwrap_or_else(|p| panic!("{}", p.human(false)));
     assert_eq!(loaded.warnings.iter().map(line).collect::<Vec<_>>(), Vec::<String>::new());
-    assert_eq!(shown, 98);
+    assert_eq!(shown, 99);
     // The listener for HTTP is commented out whole, so that its defaults are held here.
     let Protocol::Http(http) = &loaded.model.listeners[1].protocol else { panic!("{:?}", loaded.model.listeners[1]) };
     assert_eq!((http.limits, http.timeouts), (HttpLimits::default(), HttpTimeouts::default()));

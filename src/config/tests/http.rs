@@ -110,7 +110,7 @@ fn every_key_of_a_route_reaches_the_model() {
             request_headers = { remove = ["X-Debug"], set = { "X-A" = "b" }, add = { "X-C" = "" } },
             response_headers = { remove = ["server"] },
             timeout = "5s", retries = 1, allow = ["10.0.0.0/8"], deny = ["10.0.0.5"],
-            basic_auth = "users.htpasswd", max_in_flight = 100, compress = true,
+            basic_auth = "users.htpasswd", realm = "Staff only", max_in_flight = 100, compress = true,
         }]"#,
     );
     let loaded = load_text(&text, "test.toml", folder.path(), &ENVIRONMENT)
@@ -130,6 +130,7 @@ fn every_key_of_a_route_reaches_the_model() {
     assert_eq!(route.matches, matches);
     assert_eq!(route.action, Action::Pool(Name::new("web")));
     assert_eq!(route.mirror, Some(Name::new("other")));
+    assert_eq!(&*route.realm, "Staff only");
     assert_eq!(route.rewrite, Rewrite { host: Some("internal:8080".into()), prefix: Some("/api".into()) });
     let rules = HeaderRules {
         remove: vec!["x-debug".into()],

@@ -241,6 +241,11 @@ fn who_may_ask_is_read_from_networks_and_a_file() {
     assert_eq!(said_in(users), ["2:40 \"users.htpasswd\" can be read by everybody on this machine"]);
     fs::write(&file, "nobody\n").unwrap();
     assert!(said_in(users).iter().any(|said| said.starts_with("2:40 \"users.htpasswd\": ")), "{:?}", said_in(users));
+    for realm in ["", "a\\\"b", "a\\\\b", "\\t", "ü"] {
+        let said = said_in(&format!("pool = \"web\", basic_auth = \"users.htpasswd\", realm = \"{realm}\""));
+        assert!(said.iter().any(|said| said.contains("is not a realm")), "{realm}: {said:?}");
+    }
+    assert_eq!(said_in("pool = \"web\", realm = \"staff\""), ["2:35 `realm` means nothing without `basic_auth`"]);
     fs::remove_file(&file).unwrap();
     assert_eq!(said_in(users), ["2:40 \"users.htpasswd\": cannot read the file: there is none at this path"]);
 }

@@ -1,7 +1,6 @@
 //! A request and the servers it is tried at.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use tokio::time::Instant;
 
@@ -76,12 +75,7 @@ impl<'r> Errand<'r> {
 
     /// The cookie that keeps the client with a server, unless it is with that one already.
     fn cookie(&self, server: &Backend) -> Option<&'r str> {
-        let PoolInEffect { pool, sticky, .. } = self.pool;
-        let is_with = self.before.and_then(|place| pool.servers().nth(place));
-        if is_with.is_some_and(|own| Arc::ptr_eq(&own.state, &server.state)) {
-            return None;
-        }
-        sticky.as_ref()?.cookie(server)
+        self.pool.sticky.as_ref()?.cookie(server, self.before)
     }
 }
 
@@ -146,8 +140,11 @@ impl Job<'_> {
                     tried = tried_now;
                 }
             }
-            self.record.retried();
+            self.record.give_up_server();
             next = next.or_else(|| errand.pick(&tried));
+            if next.is_some() {
+                self.record.retried();
+            }
         }
         drop(retrying);
         self.answer_ending(failure, &[])
@@ -173,6 +170,7 @@ impl Job<'_> {
         let Link { connection, connecting } = match linked {
             Ok(link) => link,
             Err(reason) => {
+                self.record.tried_at(&server.state);
                 let again =
                     if retry_on.connect && reason.is_connect_failure() { Again::Elsewhere } else { Again::Never };
                 return Attempted::Failed(Failure { reason, again });

@@ -20,6 +20,7 @@ use super::record::{Context, RequestRecord};
 use super::request::Job;
 use super::sides::Client;
 use super::timer::Timer;
+use crate::message::head::Fields;
 use crate::message::request::Request;
 use crate::relay::{Broken, Recall};
 use crate::snapshot::{RouteInEffect, Snapshot};
@@ -33,15 +34,25 @@ const MOST_ANSWERED: usize = 1024 * 1024;
 /// How long a copy may take.
 const LIMIT: Duration = Duration::from_secs(30);
 
+/// A piece of a request's body.
+#[derive(Debug, Default)]
+struct Part {
+    bytes: Box<[u8]>,
+    last: bool,
+    /// What came behind it, if it is the last.
+    trailers: Option<Box<Fields>>,
+}
+
 /// Where a request's body goes beside its server.
 #[derive(Debug)]
-pub(super) struct Tee(Option<Sender<(Box<[u8]>, bool)>>);
+pub(super) struct Tee(Option<Sender<Part>>);
 
 impl Tee {
     /// Hands a piece over, the last or not.
-    pub(super) fn pass(&mut self, piece: &[u8], last: bool) {
-        let lags = self.0.as_ref().is_some_and(|copy| copy.try_send((piece.into(), last)).is_err());
-        if lags {
+    pub(super) fn pass(&mut self, piece: &[u8], last: bool, trailers: Option<&Fields>) {
+        let trailers = trailers.filter(|_| last).cloned().map(Box::new);
+        let part = Part { bytes: piece.into(), last, trailers };
+        if self.0.as_ref().is_some_and(|copy| copy.try_send(part).is_err()) {
             self.0 = None;
         }
     }
@@ -50,29 +61,33 @@ impl Tee {
 /// The client's end of a copy, where there is nobody.
 #[derive(Debug)]
 pub(super) struct Nobody {
-    pieces: Receiver<(Box<[u8]>, bool)>,
-    piece: Box<[u8]>,
+    pieces: Receiver<Part>,
+    piece: Part,
+    /// How many bytes of `piece` were read.
     taken: usize,
-    /// Whether `piece` is the last.
-    last: bool,
     answered: usize,
 }
 
 impl Nobody {
     /// Whether the body was read to its end.
     pub(super) fn body_is_over(&self) -> bool {
-        self.last && self.taken == self.piece.len()
+        self.piece.last && self.taken == self.piece.bytes.len()
+    }
+
+    /// The trailer section, once the body is over.
+    pub(super) fn trailers(&self) -> Option<&Fields> {
+        self.piece.trailers.as_deref()
     }
 
     /// Reads more of the body.
     pub(super) fn poll_body(&mut self, cx: &mut TaskContext<'_>, buffer: &mut [u8]) -> Poll<Result<Piece, BodyFault>> {
-        if self.taken == self.piece.len() && !self.last {
-            let Some((piece, last)) = ready!(self.pieces.poll_recv(cx)) else {
+        if self.taken == self.piece.bytes.len() && !self.piece.last {
+            let Some(piece) = ready!(self.pieces.poll_recv(cx)) else {
                 return Poll::Ready(Err(BodyFault::Cut));
             };
-            (self.piece, self.taken, self.last) = (piece, 0, last);
+            (self.piece, self.taken) = (piece, 0);
         }
-        let waiting = self.piece.get(self.taken..).unwrap_or_default();
+        let waiting = self.piece.bytes.get(self.taken..).unwrap_or_default();
         let bytes = waiting.len().min(buffer.len());
         buffer.iter_mut().zip(waiting).for_each(|(room, byte)| *room = *byte);
         self.taken += bytes;
@@ -111,7 +126,8 @@ impl Job<'_> {
         request.fields.push(b"x-request-id", words.request_id());
         request.expects_continue = false;
         let (sender, pieces) = channel(PIECES);
-        let client = Nobody { pieces, piece: Box::default(), taken: 0, last: request.length.is_empty(), answered: 0 };
+        let piece = Part { last: request.length.is_empty(), ..Part::default() };
+        let client = Nobody { pieces, piece, taken: 0, answered: 0 };
         let (context, snapshot) = (Rc::clone(self.context), Arc::clone(self.snapshot));
         let copied = Copied { context, snapshot, request, pool, client, trusted, _place: place };
         desk.tasks.spawn_local("copy", Box::pin(copied.run()));

@@ -282,7 +282,7 @@ impl<'a, 'c> Exchange<'a, 'c> {
                     return Poll::Ready(Err(Stop::Client(Reason::BodyTooLarge)));
                 }
                 if let Some(copy) = copy {
-                    copy.pass(lent.get(..bytes).unwrap_or_default(), end);
+                    copy.pass(lent.get(..bytes).unwrap_or_default(), end, client.trailers());
                 }
                 let sent = server.send(cx, buffer, HEADROOM, HEADROOM + bytes, end, client.trailers());
                 Poll::Ready(Ok((bytes, end, sent)))

@@ -12,6 +12,7 @@ use crate::message::request::Request;
 use crate::message::response::Response;
 use crate::message::token;
 use crate::message::version::Version;
+use crate::pool::sticky::without_cookie;
 
 /// What a head is written with.
 pub(super) trait Pen {
@@ -71,6 +72,8 @@ pub(super) struct Ours<'a> {
     pub(super) keeps_tracestate: bool,
     /// Whether what the client says of itself is for the server.
     pub(super) keeps_authorization: bool,
+    /// The name of a cookie that is between the client and us.
+    pub(super) sticky: Option<&'a str>,
     /// What is left of the caller's timeout, where it is known.
     pub(super) grpc_timeout: Option<String>,
 }
@@ -87,8 +90,13 @@ pub(super) fn request_fields(request: &Request, rules: &HeaderRules, ours: Ours<
             Role::End if known == Known::GrpcTimeout => ours.grpc_timeout.is_none() && sieve.passes(name),
             Role::End => sieve.passes(name),
         };
-        if passes {
-            pen.field(name, value);
+        match ours.sticky.filter(|_| known == Known::Cookie) {
+            _ if !passes => {}
+            None => pen.field(name, value),
+            Some(sticky) => match without_cookie(value, sticky) {
+                rest if rest.is_empty() => {}
+                rest => pen.field(name, &rest),
+            },
         }
     }
     // Of the transfer codings a client takes, only trailers concern more than its own connection (RFC 9110 §10.1.4).
@@ -101,7 +109,7 @@ pub(super) fn request_fields(request: &Request, rules: &HeaderRules, ours: Ours<
             pen.field(name, value);
         }
     };
-    let Ours { forwarding, request_id, traceparent, keeps_tracestate: _, keeps_authorization: _, grpc_timeout } = ours;
+    let Ours { forwarding, request_id, traceparent, grpc_timeout, .. } = ours;
     via(request, &mut write);
     forwarding.fields().for_each(|(name, value)| write(name.as_bytes(), value));
     write(b"X-Request-Id", request_id);

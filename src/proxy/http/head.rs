@@ -2,6 +2,7 @@
 
 use tokio::time::Instant;
 
+use super::attempt::Errand;
 use super::forward::{self, Ours, Pen};
 use super::record::Context;
 use super::request::Job;
@@ -17,7 +18,7 @@ use crate::message::trace;
 use crate::message::version::Version;
 use crate::message::websocket;
 use crate::route::http::PathMatch;
-use crate::snapshot::RouteInEffect;
+use crate::snapshot::{PoolInEffect, RouteInEffect, StickyInEffect};
 
 /// What a request says of itself on its way, the same at each attempt.
 pub(super) struct Words {
@@ -83,8 +84,8 @@ impl Words {
         }
     }
 
-    /// What of it is ours, on this route.
-    fn ours(&self, route: &RouteInEffect) -> Ours<'_> {
+    /// What of it is ours, on this route to this pool.
+    fn ours<'a>(&'a self, route: &RouteInEffect, pool: &'a PoolInEffect) -> Ours<'a> {
         Ours {
             forwarding: &self.forwarding,
             request_id: self.request_id(),
@@ -92,6 +93,7 @@ impl Words {
             keeps_tracestate: self.keeps_trace,
             // A password that was for us is nothing for servers.
             keeps_authorization: route.route.users.is_none(),
+            sticky: pool.sticky.as_ref().map(StickyInEffect::name),
             grpc_timeout: self.deadline.map(|at| format_timeout(at.saturating_duration_since(Instant::now()))),
         }
     }
@@ -115,12 +117,8 @@ impl Words {
 
 impl Job<'_> {
     /// The head in the form of HTTP/2; none if its target is none there.
-    pub(super) fn http2_head(
-        &self,
-        route: &RouteInEffect,
-        words: &Words,
-        server: &Server,
-    ) -> Option<http::Request<()>> {
+    pub(super) fn http2_head(&self, errand: &Errand<'_>, server: &Server) -> Option<http::Request<()>> {
+        let Errand { route, pool, words, .. } = errand;
         let request = self.request;
         let mut path = Vec::new();
         write_path(request, route, &mut path);
@@ -139,7 +137,7 @@ impl Job<'_> {
         *head.method_mut() = http::Method::from_bytes(request.method()).ok()?;
         *head.uri_mut() = uri;
         *head.version_mut() = http::Version::HTTP_2;
-        let ours = words.ours(route);
+        let ours = words.ours(route, pool);
         let fields = head.headers_mut();
         forward::request_fields(request, &route.route.request_headers, ours, fields);
         if let Length::Exactly(_) = request.length {
@@ -152,7 +150,8 @@ impl Job<'_> {
     }
 
     /// Writes the head in the form of HTTP/1.
-    pub(super) fn write_head(&self, route: &RouteInEffect, words: &Words, server: &Server, out: &mut Vec<u8>) {
+    pub(super) fn write_head(&self, errand: &Errand<'_>, server: &Server, out: &mut Vec<u8>) {
+        let Errand { route, pool, words, .. } = errand;
         let request = self.request;
         out.extend_from_slice(request.method());
         out.push(b' ');
@@ -168,7 +167,7 @@ impl Job<'_> {
             (None, b"") => out.field(b"Host", server.address.to_string().as_bytes()),
             (None, host) => out.field(b"Host", host),
         }
-        let ours = words.ours(route);
+        let ours = words.ours(route, pool);
         forward::request_fields(request, &route.route.request_headers, ours, out);
         match request.length {
             // That a body is empty is said where one would be expected (RFC 9110 §8.6).

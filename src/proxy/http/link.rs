@@ -90,7 +90,7 @@ impl Job<'_> {
         if server.tls.is_none() && connection.requests == 0 {
             head.extend_from_slice(&errand.header);
         }
-        self.write_head(errand.route, &errand.words, server, &mut head);
+        self.write_head(errand, server, &mut head);
         connection.begin(head, self.request.length);
         Server::Http1(connection)
     }
@@ -163,7 +163,7 @@ impl Job<'_> {
         server: &Backend,
         connection: &mut Http2Connection,
     ) -> Result<Server, Reason> {
-        let head = self.http2_head(errand.route, &errand.words, server).ok_or(Reason::BadRequest)?;
+        let head = self.http2_head(errand, server).ok_or(Reason::BadRequest)?;
         match connection.send(head, self.request.length.is_empty()) {
             Ok(stream) => Ok(Server::Http2(Box::new(stream))),
             Err(error) => {

@@ -82,6 +82,8 @@ struct Text {
     path: String,
     request_id: String,
     user: Option<String>,
+    /// The server it was tried at last.
+    server: Option<Name>,
     error: Option<String>,
 }
 
@@ -184,10 +186,21 @@ impl RequestRecord {
         self.sent = Some(now);
     }
 
+    /// It was tried at this server last.
+    pub(super) fn tried_at(&mut self, server: &State) {
+        if let Some(text) = &mut self.text {
+            text.server = Some(server.name.clone());
+        }
+    }
+
+    /// The server it was sent to, if it was to any, has no part in it any more.
+    pub(super) fn give_up_server(&mut self) {
+        self.conclude_server(self.status);
+        (self.status, self.first_byte, self.connecting) = (0, None, None);
+    }
+
     /// It is tried once more.
     pub(super) fn retried(&mut self) {
-        self.conclude_server(self.status);
-        (self.status, self.first_byte) = (0, None);
         self.retries = self.retries.saturating_add(1);
     }
 
@@ -225,6 +238,7 @@ impl RequestRecord {
     /// The server is done with it, having responded with this status or, at 0, not at all.
     fn conclude_server(&mut self, status: u16) {
         if let Some(lease) = self.lease.take() {
+            self.tried_at(lease.server());
             let first_byte = self.first_byte.unwrap_or_default();
             lease.server().metrics().responded(self.worker(), Class::of(status), first_byte);
         }
@@ -239,7 +253,6 @@ impl RequestRecord {
 impl Drop for RequestRecord {
     fn drop(&mut self) {
         let worker = self.worker();
-        let server = self.server().cloned();
         self.conclude_server(if self.answered { 0 } else { self.status });
         if self.is_copy {
             return;
@@ -274,7 +287,7 @@ impl Drop for RequestRecord {
                 grpc_status: code.map(Code::label),
             }),
             pool: self.pool.as_ref().map(Name::as_str),
-            server: server.as_ref().map(|server| server.name.as_str()),
+            server: text.server.as_ref().map(Name::as_str),
             bytes_in: self.bytes.0,
             bytes_out: self.bytes.1,
             connect_ms: self.connecting.map(millis),

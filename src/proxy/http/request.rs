@@ -12,7 +12,7 @@ use super::grpc;
 use super::record::{Context, RequestRecord};
 use super::sides::{Client, Server};
 use super::timer::Timer;
-use super::users::{CHALLENGE, Denied};
+use super::users::{Denied, challenge};
 use crate::config::model::http::{Action, HttpPool, Part, Template};
 use crate::ending::Reason;
 use crate::message::forwarded;
@@ -98,7 +98,8 @@ impl Job<'_> {
             match Box::pin(self.authenticate(users)).await {
                 Ok(()) => {}
                 Err(Denied::Refused(reason @ Reason::Unauthorized)) => {
-                    return self.answer_ending(reason, &[("WWW-Authenticate", CHALLENGE)]);
+                    let challenge = challenge(&route.route.realm);
+                    return self.answer_ending(reason, &[("WWW-Authenticate", challenge.as_bytes())]);
                 }
                 Err(Denied::Refused(reason)) => return self.answer_ending(reason, &[("Retry-After", b"1")]),
                 Err(Denied::Gone(reason)) => {

@@ -98,7 +98,7 @@ impl Client<'_> {
         match self {
             Self::Http1(client) => client.body.trailers(),
             Self::Http2(client) => client.trailers(),
-            Self::Nobody(_) => None,
+            Self::Nobody(client) => client.trailers(),
         }
     }
 

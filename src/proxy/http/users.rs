@@ -14,8 +14,6 @@ use crate::admission::{Answer, Users, Verdict};
 use crate::ending::Reason;
 use crate::message::head::Known;
 
-/// What is asked of one who is not known.
-pub(super) const CHALLENGE: &[u8] = b"Basic realm=\"restricted\", charset=\"UTF-8\"";
 /// How long a client waits for its password to be verified, behind those of others.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -25,6 +23,11 @@ pub(super) enum Denied {
     Refused(Reason),
     /// Nobody is there any more to be answered.
     Gone(Reason),
+}
+
+/// What is asked of one who is not known (RFC 7617 §2).
+pub(super) fn challenge(realm: &str) -> String {
+    format!("Basic realm=\"{realm}\", charset=\"UTF-8\"")
 }
 
 impl Job<'_> {

@@ -1,28 +1,48 @@
 //! What a server gets to see of a request, and a client of a response.
 
-use super::{in_front_of, plain, with};
+use super::{plain, with};
+use crate::stage::Instance;
 use crate::stage::http::{Client, Recorder, ok};
+use crate::stage::http2::Version;
+use crate::stage::speaker::Speaker;
+
+/// A server that answers `ok`, an instance in front of it and a client, each of its version.
+async fn between(client: Version, server: Version) -> (Recorder, Instance, Speaker) {
+    let server_version = server;
+    let server = Recorder::speaking(server, ok("ok")).await;
+    let instance = with(server.address(), "", server_version.of_pool()).await;
+    let client = Speaker::of(client, &instance).await;
+    (server, instance, client)
+}
 
 const TRUSTING: &str = "trusted_proxies = [\"127.0.0.0/8\"]";
 
 #[tokio::test]
 async fn fields_of_one_hop_go_no_further_and_all_others_do_in_their_order() {
-    let (server, _instance, mut client) = plain().await;
-    let lines = "B-Second: 2\r\nConnection: keep-alive, X-Mine\r\nX-Mine: private\r\nKeep-Alive: timeout=5\r\n\
+    // A request of HTTP/2 that has such fields is refused; see the chapter on hostile clients of it.
+    for behind in Version::each() {
+        let (server, _instance, mut client) = between(Version::One, behind).await;
+        let lines = "B-Second: 2\r\nConnection: keep-alive, X-Mine\r\nX-Mine: private\r\nKeep-Alive: timeout=5\r\n\
                  Proxy-Connection: keep-alive\r\nProxy-Authorization: Basic eA==\r\nTE: gzip, trailers\r\n\
                  Upgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\nA-First: 1\r\nB-Second: 3\r\nCookie: a=b; c\r\n";
-    assert_eq!(client.ask_with("/x", lines).await.text(), "ok");
-    let request = server.saw();
-    assert_eq!(request.asked(), "GET /x");
-    for name in ["connection", "x-mine", "keep-alive", "proxy-connection", "proxy-authorization", "http2-settings"] {
-        assert_eq!(request.all(name).len(), 0, "{name} went on: {}", request.head);
+        assert_eq!(client.ask_with("/x", lines).await.text(), "ok");
+        let request = server.saw();
+        assert_eq!(request.asked(), "GET /x");
+        for name in ["connection", "x-mine", "keep-alive", "proxy-connection", "proxy-authorization", "http2-settings"]
+        {
+            assert_eq!(request.all(name).len(), 0, "{name} went on: {}", request.head);
+        }
+        assert_eq!(request.all("upgrade").len(), 0, "nobody asked for an upgrade of this connection");
+        assert_eq!(request.field("te"), "trailers");
+        let own = request.fields.iter().map(|(name, value)| format!("{}={value}", name.to_ascii_lowercase()));
+        let own: Vec<_> = own.filter(|field| field.starts_with("a-first") || field.starts_with("b-second")).collect();
+        match behind {
+            Version::One => assert_eq!(own, ["b-second=2", "a-first=1", "b-second=3"]),
+            // Fields of one name stand together there, in their order.
+            Version::Two => assert_eq!(own, ["b-second=2", "b-second=3", "a-first=1"]),
+        }
+        assert_eq!(request.field("cookie"), "a=b; c");
     }
-    assert_eq!(request.all("upgrade").len(), 0, "nobody asked for an upgrade of this connection");
-    assert_eq!(request.field("te"), "trailers");
-    let own: Vec<_> = request.fields.iter().filter(|(name, _)| ["A-First", "B-Second"].contains(&&**name)).collect();
-    let own: Vec<_> = own.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
-    assert_eq!(own, ["B-Second=2", "A-First=1", "B-Second=3"]);
-    assert_eq!(request.field("cookie"), "a=b; c");
 }
 
 #[tokio::test]
@@ -30,28 +50,39 @@ async fn fields_that_a_response_keeps_to_its_hop_go_no_further() {
     let answer = "HTTP/1.1 200 Fine\r\nConnection: X-Mine, keep-alive\r\nX-Mine: 1\r\nKeep-Alive: timeout=9\r\n\
                   Proxy-Authenticate: Basic\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\nServer: theirs/1.0\r\n\
                   Set-Cookie: a\r\nSet-Cookie: b\r\nVia: 1.1 inner\r\nX-Forwarded-For: theirs\r\nContent-Length: 2\r\n\r\nok";
-    let server = Recorder::answering(answer).await;
-    let instance = in_front_of(server.address()).await;
-    let mut client = Client::of(&instance).await;
-    let response = client.ask("/").await;
-    assert_eq!(response.line, "HTTP/1.1 200 Fine");
-    for name in ["connection", "x-mine", "keep-alive", "proxy-authenticate", "x-portreeve-reason"] {
-        assert_eq!(response.all(name).len(), 0, "{name} went on: {}", response.head);
+    for version in Version::each() {
+        let server = Recorder::answering(answer).await;
+        let instance = with(server.address(), "", "").await;
+        let mut client = Speaker::of(version, &instance).await;
+        let response = client.ask("/").await;
+        match version {
+            Version::One => assert_eq!(response.line, "HTTP/1.1 200 Fine"),
+            // There are no words beside a status.
+            Version::Two => assert_eq!(response.status(), 200),
+        }
+        for name in ["connection", "x-mine", "keep-alive", "proxy-authenticate", "x-portreeve-reason"] {
+            assert_eq!(response.all(name).len(), 0, "{name} went on: {}", response.head);
+        }
+        assert_eq!(response.field("date"), "Thu, 01 Jan 1970 00:00:00 GMT");
+        assert_eq!(response.field("server"), "theirs/1.0");
+        assert_eq!(response.all("set-cookie"), ["a", "b"]);
+        assert_eq!(response.field("x-forwarded-for"), "theirs");
+        client.is_served_again().await;
     }
-    assert_eq!(response.field("date"), "Thu, 01 Jan 1970 00:00:00 GMT");
-    assert_eq!(response.field("server"), "theirs/1.0");
-    assert_eq!(response.all("set-cookie"), ["a", "b"]);
-    assert_eq!(response.field("x-forwarded-for"), "theirs");
-    client.is_served_again().await;
 }
 
 #[tokio::test]
 async fn this_hop_is_added_to_via_behind_those_before() {
-    let (server, instance, mut client) = plain().await;
-    client.ask("/").await;
-    assert_eq!(server.saw().field("via"), "1.1 portreeve");
-    client.ask_with("/", "Via: 1.0 a\r\nVia: 2.0 b (c)\r\n").await;
-    assert_eq!(server.saw().field("via"), "1.0 a, 2.0 b (c), 1.1 portreeve");
+    for (version, behind) in Version::pairs() {
+        let (server, _instance, mut client) = between(version, behind).await;
+        // The version is the one in which the message came here.
+        let own = if version == Version::One { "1.1 portreeve" } else { "2.0 portreeve" };
+        client.ask("/").await;
+        assert_eq!(server.saw().field("via"), own);
+        client.ask_with("/", "Via: 1.0 a\r\nVia: 2.0 b (c)\r\n").await;
+        assert_eq!(server.saw().field("via"), format!("1.0 a, 2.0 b (c), {own}"));
+    }
+    let (server, instance, _) = plain().await;
     let mut old = Client::of(&instance).await;
     old.send("GET / HTTP/1.0\r\nVia: 1.0 a\r\n\r\n").await;
     old.response().await;
@@ -60,18 +91,20 @@ async fn this_hop_is_added_to_via_behind_those_before() {
 
 #[tokio::test]
 async fn what_a_stranger_says_of_whom_it_speaks_for_is_replaced() {
-    let (server, instance, mut client) = plain().await;
-    let port = instance.address("web").port().to_string();
-    let lies = "X-Forwarded-For: 192.0.2.1\r\nx-forwarded-for: 192.0.2.2\r\nX-Forwarded-Proto: https\r\n\
+    for (version, behind) in Version::pairs() {
+        let (server, instance, mut client) = between(version, behind).await;
+        let port = instance.address("web").port().to_string();
+        let lies = "X-Forwarded-For: 192.0.2.1\r\nx-forwarded-for: 192.0.2.2\r\nX-Forwarded-Proto: https\r\n\
                 X-Forwarded-Host: evil.example\r\nX-Forwarded-Port: 443\r\nForwarded: for=192.0.2.1;proto=https\r\n";
-    for lines in ["", lies] {
-        client.ask_with("/", lines).await;
-        let request = server.saw();
-        assert_eq!(request.field("x-forwarded-for"), "127.0.0.1");
-        assert_eq!(request.field("x-forwarded-proto"), "http");
-        assert_eq!(request.field("x-forwarded-host"), "a.example");
-        assert_eq!(request.field("x-forwarded-port"), port);
-        assert_eq!(request.field("forwarded"), "for=127.0.0.1;host=a.example;proto=http");
+        for lines in ["", lies] {
+            client.ask_with("/", lines).await;
+            let request = server.saw();
+            assert_eq!(request.field("x-forwarded-for"), "127.0.0.1");
+            assert_eq!(request.field("x-forwarded-proto"), "http");
+            assert_eq!(request.field("x-forwarded-host"), "a.example");
+            assert_eq!(request.field("x-forwarded-port"), port);
+            assert_eq!(request.field("forwarded"), "for=127.0.0.1;host=a.example;proto=http");
+        }
     }
 }
 
@@ -88,68 +121,77 @@ async fn what_strangers_have_removed_by_connection_is_said_all_the_same() {
 
 #[tokio::test]
 async fn what_a_trusted_proxy_says_is_kept_and_added_to() {
-    let server = Recorder::ok().await;
-    let instance = with(server.address(), "trusted_proxies = [\"127.0.0.1\"]", "").await;
-    let lines = "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: b.example\r\n\
+    for (version, behind) in Version::pairs() {
+        let server = Recorder::speaking(behind, ok("ok")).await;
+        let instance = with(server.address(), "trusted_proxies = [\"127.0.0.1\"]", behind.of_pool()).await;
+        let lines = "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: b.example\r\n\
                  X-Forwarded-Port: 8443\r\nForwarded: for=192.0.2.1;proto=https\r\n";
-    let mut proxy = Client::from([127, 0, 0, 1], instance.address("web")).await;
-    proxy.ask_with("/", lines).await;
-    let request = server.saw();
-    assert_eq!(request.field("x-forwarded-for"), "192.0.2.1, 127.0.0.1");
-    assert_eq!(request.field("x-forwarded-proto"), "https");
-    assert_eq!(request.field("x-forwarded-host"), "b.example");
-    assert_eq!(request.field("x-forwarded-port"), "8443");
-    let forwarded = "for=192.0.2.1;proto=https, for=127.0.0.1;host=a.example;proto=http";
-    assert_eq!(request.field("forwarded"), forwarded);
+        let mut proxy = Speaker::from(version, [127, 0, 0, 1], instance.address("web")).await;
+        proxy.ask_with("/", lines).await;
+        let request = server.saw();
+        assert_eq!(request.field("x-forwarded-for"), "192.0.2.1, 127.0.0.1");
+        assert_eq!(request.field("x-forwarded-proto"), "https");
+        assert_eq!(request.field("x-forwarded-host"), "b.example");
+        assert_eq!(request.field("x-forwarded-port"), "8443");
+        let forwarded = "for=192.0.2.1;proto=https, for=127.0.0.1;host=a.example;proto=http";
+        assert_eq!(request.field("forwarded"), forwarded);
 
-    let mut stranger = Client::from([127, 0, 0, 2], instance.address("web")).await;
-    stranger.ask_with("/", lines).await;
-    let request = server.saw();
-    assert_eq!(request.field("x-forwarded-for"), "127.0.0.2");
-    assert_eq!(request.field("forwarded"), "for=127.0.0.2;host=a.example;proto=http");
+        let mut stranger = Speaker::from(version, [127, 0, 0, 2], instance.address("web")).await;
+        stranger.ask_with("/", lines).await;
+        let request = server.saw();
+        assert_eq!(request.field("x-forwarded-for"), "127.0.0.2");
+        assert_eq!(request.field("forwarded"), "for=127.0.0.2;host=a.example;proto=http");
+    }
 }
 
 #[tokio::test]
 async fn a_request_id_is_kept_or_made() {
-    let (server, _instance, mut client) = plain().await;
-    client.ask_with("/", "X-Request-Id: f00-1\r\n").await;
-    assert_eq!(server.saw().field("x-request-id"), "f00-1");
-    let mut made = Vec::new();
-    let long = format!("X-Request-Id: {}\r\n", "a".repeat(129));
-    for lines in ["", "X-Request-Id: a b\r\n", "X-Request-Id: a,b\r\n", "X-Request-Id: \"\r\n", &long] {
-        client.ask_with("/", lines).await;
-        made.push(server.saw().field("x-request-id").to_owned());
+    for (version, behind) in Version::pairs() {
+        let (server, _instance, mut client) = between(version, behind).await;
+        client.ask_with("/", "X-Request-Id: f00-1\r\n").await;
+        assert_eq!(server.saw().field("x-request-id"), "f00-1");
+        let mut made = Vec::new();
+        let long = format!("X-Request-Id: {}\r\n", "a".repeat(129));
+        for lines in ["", "X-Request-Id: a b\r\n", "X-Request-Id: a,b\r\n", "X-Request-Id: \"\r\n", &long] {
+            client.ask_with("/", lines).await;
+            made.push(server.saw().field("x-request-id").to_owned());
+        }
+        assert!(made.iter().all(|id| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())), "{made:?}");
+        made.sort();
+        made.dedup();
+        assert_eq!(made.len(), 5);
     }
-    assert!(made.iter().all(|id| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())), "{made:?}");
-    made.sort();
-    made.dedup();
-    assert_eq!(made.len(), 5);
 }
 
 #[tokio::test]
 async fn a_trace_is_kept_with_its_state_or_begun() {
-    let (server, _instance, mut client) = plain().await;
-    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    client.ask_with("/", &format!("Traceparent: {trace}\r\nTracestate: a=1\r\n")).await;
-    let request = server.saw();
-    assert_eq!((request.field("traceparent"), request.field("tracestate")), (trace, "a=1"));
-    let zero = "00-00000000000000000000000000000000-b7ad6b7169203331-01";
-    for lines in [String::new(), format!("Traceparent: {zero}\r\n"), format!("Traceparent: {trace}\r\n").repeat(2)] {
-        client.ask_with("/", &format!("{lines}Tracestate: a=1\r\n")).await;
+    for (version, behind) in Version::pairs() {
+        let (server, _instance, mut client) = between(version, behind).await;
+        let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        client.ask_with("/", &format!("Traceparent: {trace}\r\nTracestate: a=1\r\n")).await;
         let request = server.saw();
-        let made = request.field("traceparent");
-        assert!(made.len() == 55 && made.ends_with("-00") && made != zero, "{made}");
-        assert_eq!(request.one("tracestate"), None, "the state belongs to the trace that was not kept");
+        assert_eq!((request.field("traceparent"), request.field("tracestate")), (trace, "a=1"));
+        let zero = "00-00000000000000000000000000000000-b7ad6b7169203331-01";
+        for lines in [String::new(), format!("Traceparent: {zero}\r\n"), format!("Traceparent: {trace}\r\n").repeat(2)]
+        {
+            client.ask_with("/", &format!("{lines}Tracestate: a=1\r\n")).await;
+            let request = server.saw();
+            let made = request.field("traceparent");
+            assert!(made.len() == 55 && made.ends_with("-00") && made != zero, "{made}");
+            assert_eq!(request.one("tracestate"), None, "the state belongs to the trace that was not kept");
+        }
     }
 }
 
 #[tokio::test]
 async fn the_host_is_passed_on_as_it_was_written() {
-    let (server, _instance, mut client) = plain().await;
-    for host in ["a.example", "A.Example:8080", "[::1]:80", "127.0.0.1"] {
-        client.send(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
-        client.response().await;
-        assert_eq!(server.saw().field("host"), host);
+    for (version, behind) in Version::pairs() {
+        let (server, _instance, mut client) = between(version, behind).await;
+        for host in ["a.example", "A.Example:8080", "[::1]:80", "127.0.0.1"] {
+            client.send(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+            client.response().await;
+            assert_eq!(server.saw().field("host"), host);
+        }
     }
 }
 
@@ -172,28 +214,32 @@ async fn the_host_of_an_absolute_target_wins_and_the_target_is_sent_as_a_path() 
 
 #[tokio::test]
 async fn targets_go_on_byte_by_byte() {
-    let (server, _instance, mut client) = plain().await;
-    for target in ["/a%20b//c;d=e?f=%2F&g", "/%E2%82%AC?", "/a/...", "/?//", "/~a!$&'()*+,=:@-._"] {
-        assert_eq!(client.ask(target).await.status(), 200, "{target}");
-        assert_eq!(server.saw().asked(), format!("GET {target}"));
+    for (version, behind) in Version::pairs() {
+        let (server, _instance, mut client) = between(version, behind).await;
+        for target in ["/a%20b//c;d=e?f=%2F&g", "/%E2%82%AC?", "/a/...", "/?//", "/~a!$&'()*+,=:@-._"] {
+            assert_eq!(client.ask(target).await.status(), 200, "{target}");
+            assert_eq!(server.saw().asked(), format!("GET {target}"));
+        }
+        client.send("OPTIONS * HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+        client.response().await;
+        assert_eq!(server.saw().asked(), "OPTIONS *");
+        client.send("BREW-1 /tea HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+        client.response().await;
+        assert_eq!(server.saw().asked(), "BREW-1 /tea", "methods are the servers' business");
     }
-    client.send("OPTIONS * HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
-    client.response().await;
-    assert_eq!(server.saw().asked(), "OPTIONS *");
-    client.send("BREW-1 /tea HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
-    client.response().await;
-    assert_eq!(server.saw().asked(), "BREW-1 /tea", "methods are the servers' business");
 }
 
 #[tokio::test]
 async fn fields_with_underscores_are_dropped_unless_they_are_wanted() {
-    let (server, _instance, mut client) = plain().await;
-    client.ask_with("/", "X_Real: 1\r\nX-Real: 2\r\nCONTENT_LENGTH: 7\r\n").await;
-    let request = server.saw();
-    assert_eq!((request.one("x_real"), request.field("x-real"), request.one("content_length")), (None, "2", None));
-    let wanting = with(server.address(), "http = { underscores_in_headers = true }", "").await;
-    Client::of(&wanting).await.ask_with("/", "X_Real: 1\r\n").await;
-    assert_eq!(server.saw().field("x_real"), "1");
+    for (version, behind) in Version::pairs() {
+        let (server, _instance, mut client) = between(version, behind).await;
+        client.ask_with("/", "X_Real: 1\r\nX-Real: 2\r\nCONTENT_LENGTH: 7\r\n").await;
+        let request = server.saw();
+        assert_eq!((request.one("x_real"), request.field("x-real"), request.one("content_length")), (None, "2", None));
+        let wanting = with(server.address(), "http = { underscores_in_headers = true }", behind.of_pool()).await;
+        Speaker::of(version, &wanting).await.ask_with("/", "X_Real: 1\r\n").await;
+        assert_eq!(server.saw().field("x_real"), "1");
+    }
 }
 
 #[tokio::test]
@@ -201,8 +247,10 @@ async fn the_client_behind_a_trusted_proxy_is_the_one_that_routes_and_the_log_kn
     let server = Recorder::answering(ok("in")).await;
     let route = format!("{TRUSTING}\nroutes = [{{ pool = \"web\", allow = [\"192.0.2.0/24\"] }}]");
     let instance = with(server.address(), &route, "").await;
-    let mut client = Client::of(&instance).await;
-    assert_eq!(client.ask_with("/", "X-Forwarded-For: 192.0.2.7\r\n").await.text(), "in");
-    assert_eq!(client.ask_with("/", "X-Forwarded-For: 192.0.2.7, 198.51.100.1\r\n").await.status(), 403);
-    assert_eq!(client.ask("/").await.status(), 403);
+    for version in Version::each() {
+        let mut client = Speaker::of(version, &instance).await;
+        assert_eq!(client.ask_with("/", "X-Forwarded-For: 192.0.2.7\r\n").await.text(), "in");
+        assert_eq!(client.ask_with("/", "X-Forwarded-For: 192.0.2.7, 198.51.100.1\r\n").await.status(), 403);
+        assert_eq!(client.ask("/").await.status(), 403);
+    }
 }

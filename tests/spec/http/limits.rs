@@ -6,15 +6,16 @@ use portreeve::ending::Reason;
 
 use super::{plain, with};
 use crate::stage::http::{Client, Recorder, Stand, next_request, ok};
+use crate::stage::http2::Version;
+use crate::stage::speaker::Speaker;
 use crate::stage::{Instance, within};
 
-/// What a client of this instance gets for these bytes, after which its connection ends.
-async fn refused(instance: &Instance, bytes: impl AsRef<[u8]>) -> (u16, String) {
-    let mut client = Client::of(instance).await;
+/// What a client of this instance gets for a request that is given up.
+async fn refused(version: Version, instance: &Instance, bytes: impl AsRef<[u8]>) -> (u16, String) {
+    let mut client = Speaker::of(version, instance).await;
     client.send(bytes).await;
     let response = client.response().await;
-    assert_eq!(response.field("connection"), "close");
-    client.ends().await;
+    client.is_refused_with(&response).await;
     (response.status(), response.field("x-portreeve-reason").to_owned())
 }
 
@@ -24,17 +25,21 @@ async fn a_header_is_no_larger_than_it_may_be() {
     let instance = with(server.address(), "http = { max_header = \"4KiB\", max_header_fields = 10 }", "").await;
     let too_large = (431, "header_too_large".to_owned());
     let fields = |count: usize| crate::stage::http::get("/", &"A: b\r\n".repeat(count));
-    assert_eq!(refused(&instance, fields(10)).await, too_large, "with Host it is eleven");
-    assert_eq!(
-        refused(&instance, crate::stage::http::get("/", &format!("A: {}\r\n", "b".repeat(4096)))).await,
-        too_large
-    );
+    for version in Version::each() {
+        // The host is a field of HTTP/1 and none of HTTP/2.
+        let most = if version == Version::One { 9 } else { 10 };
+        assert_eq!(refused(version, &instance, fields(most + 1)).await, too_large);
+        let long = crate::stage::http::get("/", &format!("A: {}\r\n", "b".repeat(4096)));
+        assert_eq!(refused(version, &instance, long).await, too_large);
+        let mut client = Speaker::of(version, &instance).await;
+        client.send(fields(most)).await;
+        assert_eq!(client.response().await.status(), 200);
+        assert_eq!(client.ask_with("/", &format!("A: {}\r\n", "b".repeat(4000))).await.status(), 200);
+    }
     // It is told before all of it has come.
-    assert_eq!(refused(&instance, format!("GET / HTTP/1.1\r\nA: {}", "b".repeat(5000))).await, too_large);
-    let mut client = Client::of(&instance).await;
-    assert_eq!(client.ask_with("/", &"A: b\r\n".repeat(9)).await.status(), 200);
-    assert_eq!(client.ask_with("/", &format!("A: {}\r\n", "b".repeat(4000))).await.status(), 200);
-    assert_eq!(instance.listener("web").answers(Reason::HeaderTooLarge), 3);
+    let begun = format!("GET / HTTP/1.1\r\nA: {}", "b".repeat(5000));
+    assert_eq!(refused(Version::One, &instance, begun).await, too_large);
+    assert_eq!(instance.listener("web").answers(Reason::HeaderTooLarge), 5);
 }
 
 #[tokio::test]
@@ -43,26 +48,33 @@ async fn a_target_is_no_longer_than_it_may_be() {
     let instance = with(server.address(), "http = { max_uri = \"1KiB\" }", "").await;
     let too_long = (414, "uri_too_long".to_owned());
     let request = |length: usize| crate::stage::http::get(&format!("/{}", "x".repeat(length - 1)), "");
-    assert_eq!(refused(&instance, request(1025)).await, too_long);
-    assert_eq!(refused(&instance, format!("GET /{}", "x".repeat(2000))).await, too_long);
-    let mut client = Client::of(&instance).await;
-    client.send(request(1024)).await;
-    assert_eq!(client.response().await.status(), 200);
+    for version in Version::each() {
+        assert_eq!(refused(version, &instance, request(1025)).await, too_long);
+        let mut client = Speaker::of(version, &instance).await;
+        client.send(request(1024)).await;
+        assert_eq!(client.response().await.status(), 200);
+    }
+    assert_eq!(refused(Version::One, &instance, format!("GET /{}", "x".repeat(2000))).await, too_long);
 }
 
 #[tokio::test]
 async fn a_body_whose_length_says_that_it_is_too_large_is_not_even_read() {
     let server = Recorder::ok().await;
     let instance = with(server.address(), "http = { max_body = \"10B\" }", "").await;
-    let mut client = Client::of(&instance).await;
-    client.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n0123456789").await;
-    assert_eq!(client.response().await.status(), 200);
-    for expect in ["", "Expect: 100-continue\r\n"] {
-        let answer =
-            refused(&instance, format!("PUT / HTTP/1.1\r\nHost: a\r\n{expect}Content-Length: 11\r\n\r\n")).await;
-        assert_eq!(answer, (413, "body_too_large".to_owned()));
+    for version in Version::each() {
+        let mut client = Speaker::of(version, &instance).await;
+        client.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n0123456789").await;
+        assert_eq!(client.response().await.status(), 200);
+        for expect in ["", "Expect: 100-continue\r\n"] {
+            let answer =
+                refused(version, &instance, format!("PUT / HTTP/1.1\r\nHost: a\r\n{expect}Content-Length: 11\r\n\r\n"))
+                    .await;
+            assert_eq!(answer, (413, "body_too_large".to_owned()));
+        }
+        // Whoever speaks HTTP/2 has gone on with other requests, which got through.
+        let put = server.seen().iter().filter(|request| request.asked().starts_with("PUT")).count();
+        assert_eq!(put, 1);
     }
-    assert_eq!(server.seen().len(), 1);
 }
 
 #[tokio::test]
@@ -70,31 +82,36 @@ async fn a_body_that_grows_too_large_is_stopped_where_it_does() {
     let stand = Stand::new().await;
     let instance = with(stand.address, "http = { max_body = \"10B\" }", "").await;
     let head = "PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
-    for too_much in ["1\r\nx\r\n", "1\r\nx\r\n0\r\n\r\n"] {
-        let mut client = Client::of(&instance).await;
-        client.send([head, "a\r\n0123456789\r\n"].concat()).await;
-        let mut server = stand.visit().await;
-        let mut request = server.head().await.unwrap().unwrap();
-        assert_eq!(server.chunk().await.unwrap().len(), 10);
-        client.send(too_much).await;
-        let response = client.response().await;
-        assert_eq!((response.status(), response.field("x-portreeve-reason")), (413, "body_too_large"));
-        server.body(&mut request).await.unwrap_err();
-        assert!(request.body.is_empty(), "what is too much went on");
+    for version in Version::each() {
+        for too_much in ["1\r\nx\r\n", "1\r\nx\r\n0\r\n\r\n"] {
+            let mut client = Speaker::of(version, &instance).await;
+            client.send([head, "a\r\n0123456789\r\n"].concat()).await;
+            let mut server = stand.visit().await;
+            let mut request = server.head().await.unwrap().unwrap();
+            assert_eq!(server.chunk().await.unwrap().len(), 10);
+            client.send(too_much).await;
+            let response = client.response().await;
+            assert_eq!((response.status(), response.field("x-portreeve-reason")), (413, "body_too_large"));
+            server.body(&mut request).await.unwrap_err();
+            assert!(request.body.is_empty(), "what is too much went on");
+        }
+        let mut client = Speaker::of(version, &instance).await;
+        client.send([head, "5\r\n01234\r\n5\r\n56789\r\n0\r\n\r\n"].concat()).await;
+        let (mut server, request) = stand.asked().await;
+        assert_eq!(request.text(), "0123456789");
+        server.send(ok("just")).await;
+        assert_eq!(client.response().await.text(), "just");
     }
-    let mut client = Client::of(&instance).await;
-    client.send([head, "5\r\n01234\r\n5\r\n56789\r\n0\r\n\r\n"].concat()).await;
-    let (mut server, request) = stand.asked().await;
-    assert_eq!(request.text(), "0123456789");
-    server.send(ok("just")).await;
-    assert_eq!(client.response().await.text(), "just");
 }
 
 #[tokio::test]
 async fn a_head_that_does_not_come_in_time_is_given_up() {
     let (server, _, _) = plain().await;
     let instance = with(server.address(), "timeouts = { request_header = \"300ms\", keep_alive = \"1h\" }", "").await;
-    assert_eq!(refused(&instance, "GET / HTTP/1.1\r\nHost: a\r\n").await, (408, "header_timeout".to_owned()));
+    assert_eq!(
+        refused(Version::One, &instance, "GET / HTTP/1.1\r\nHost: a\r\n").await,
+        (408, "header_timeout".to_owned())
+    );
     // Bytes that trickle in gain no time.
     let mut client = Client::of(&instance).await;
     let began = Instant::now();
@@ -131,15 +148,19 @@ async fn a_connection_between_requests_is_closed_after_keep_alive() {
 async fn a_body_that_stands_still_is_given_up() {
     let stand = Stand::new().await;
     let instance = with(stand.address, "timeouts = { body_idle = \"200ms\" }", "").await;
-    for framing in ["Content-Length: 10", "Transfer-Encoding: chunked"] {
-        let mut client = Client::of(&instance).await;
-        client.send(format!("PUT / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n1\r\nx")).await;
-        let mut server = stand.visit().await;
-        server.head().await.unwrap().unwrap();
-        let response = client.response().await;
-        assert_eq!((response.status(), response.field("x-portreeve-reason")), (408, "body_timeout"));
-        client.ends().await;
-        server.rest().await.ok();
+    for version in Version::each() {
+        for framing in ["Content-Length: 10", "Transfer-Encoding: chunked"] {
+            let mut client = Speaker::of(version, &instance).await;
+            client.send(format!("PUT / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n1\r\nx\r\n")).await;
+            let mut server = stand.visit().await;
+            server.head().await.unwrap().unwrap();
+            let response = client.response().await;
+            assert_eq!((response.status(), response.field("x-portreeve-reason")), (408, "body_timeout"));
+            server.rest().await.ok();
+            if version == Version::One {
+                client.ends().await;
+            }
+        }
     }
 }
 
@@ -147,56 +168,62 @@ async fn a_body_that_stands_still_is_given_up() {
 async fn a_body_that_comes_more_slowly_than_min_rate_is_given_up_after_a_while() {
     let stand = Stand::new().await;
     let instance = with(stand.address, "http = { min_rate = \"1MiB\" }\ntimeouts = { body_idle = \"1h\" }", "").await;
-    let mut client = Client::of(&instance).await;
-    client.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n").await;
-    let mut server = stand.visit().await;
-    server.head().await.unwrap().unwrap();
-    let began = Instant::now();
-    let mut pace = tokio::time::interval(Duration::from_millis(100));
-    let response = loop {
-        tokio::select! {
-            response = client.0.head() => break response.unwrap().unwrap(),
-            _ = pace.tick() => drop(client.0.stream.try_write(b"x")),
-        }
-    };
-    assert_eq!((response.status(), response.field("x-portreeve-reason")), (408, "body_timeout"));
-    assert!(began.elapsed() >= Duration::from_millis(4900), "{:?}", began.elapsed());
+    for version in Version::each() {
+        let mut client = Speaker::of(version, &instance).await;
+        client.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n").await;
+        let mut server = stand.visit().await;
+        server.head().await.unwrap().unwrap();
+        let began = Instant::now();
+        let mut pace = tokio::time::interval(Duration::from_millis(100));
+        let response = loop {
+            tokio::select! {
+                response = client.response() => break response,
+                _ = pace.tick() => drop(client.try_send(b"x").await),
+            }
+        };
+        assert_eq!((response.status(), response.field("x-portreeve-reason")), (408, "body_timeout"));
+        assert!(began.elapsed() >= Duration::from_millis(4900), "{:?}", began.elapsed());
+    }
 }
 
 #[tokio::test]
 async fn a_server_that_does_not_answer_in_time_is_given_up() {
     let stand = Stand::new().await;
     let instance = with(stand.address, "", "timeouts = { response_header = \"200ms\" }").await;
-    let mut client = Client::of(&instance).await;
-    client.get("/", "").await;
-    let (mut server, _) = stand.asked().await;
-    let response = client.response().await;
-    assert_eq!((response.status(), response.field("x-portreeve-reason")), (504, "response_timeout"));
-    server.ends().await;
-    client.get("/", "").await;
-    let (mut server, _) = stand.asked().await;
-    server.send("HTTP/1.1 100 Continue\r\n\r\n").await;
-    assert_eq!(client.response().await.status(), 100);
-    assert_eq!(client.response().await.status(), 504, "a word in between is no answer");
+    for version in Version::each() {
+        let mut client = Speaker::of(version, &instance).await;
+        client.get("/", "").await;
+        let (mut server, _) = stand.asked().await;
+        let response = client.response().await;
+        assert_eq!((response.status(), response.field("x-portreeve-reason")), (504, "response_timeout"));
+        server.ends().await;
+        client.get("/", "").await;
+        let (mut server, _) = stand.asked().await;
+        server.send("HTTP/1.1 100 Continue\r\n\r\n").await;
+        assert_eq!(client.response().await.status(), 100);
+        assert_eq!(client.response().await.status(), 504, "a word in between is no answer");
+    }
 }
 
 #[tokio::test]
 async fn a_request_takes_no_longer_than_it_may_in_all() {
     let stand = Stand::new().await;
     let routes = "routes = [{ path = \"/r\", pool = \"web\", timeout = \"200ms\" }]";
-    for (listener, path) in [("timeouts = { request = \"200ms\" }", "/"), (routes, "/r")] {
-        let instance = with(stand.address, listener, "").await;
-        let mut client = Client::of(&instance).await;
-        client.get(path, "").await;
-        let (_server, _) = stand.asked().await;
-        let response = client.response().await;
-        assert_eq!((response.status(), response.field("x-portreeve-reason")), (504, "request_timeout"));
-        // A response that has begun cannot be taken back; it is cut off.
-        client.get(path, "").await;
-        let (mut server, _) = stand.asked().await;
-        server.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf").await;
-        client.is_cut_off().await;
-        server.rest().await.ok();
+    for version in Version::each() {
+        for (listener, path) in [("timeouts = { request = \"200ms\" }", "/"), (routes, "/r")] {
+            let instance = with(stand.address, listener, "").await;
+            let mut client = Speaker::of(version, &instance).await;
+            client.get(path, "").await;
+            let (_server, _) = stand.asked().await;
+            let response = client.response().await;
+            assert_eq!((response.status(), response.field("x-portreeve-reason")), (504, "request_timeout"));
+            // A response that has begun cannot be taken back; it is cut off.
+            client.get(path, "").await;
+            let (mut server, _) = stand.asked().await;
+            server.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf").await;
+            client.is_cut_off().await;
+            server.rest().await.ok();
+        }
     }
 }
 
@@ -204,13 +231,15 @@ async fn a_request_takes_no_longer_than_it_may_in_all() {
 async fn a_response_that_stands_still_is_cut_off_by_the_idle_timeout() {
     let stand = Stand::new().await;
     let instance = with(stand.address, "timeouts = { idle = \"200ms\" }", "").await;
-    for head in ["Content-Length: 10\r\n\r\nhalf", "Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n", "\r\nhalf"] {
-        let mut client = Client::of(&instance).await;
-        client.get("/", "").await;
-        let (mut server, _) = stand.asked().await;
-        server.send(format!("HTTP/1.1 200 OK\r\n{head}")).await;
-        client.is_cut_off().await;
-        server.rest().await.ok();
+    for version in Version::each() {
+        for head in ["Content-Length: 10\r\n\r\nhalf", "Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n", "\r\nhalf"] {
+            let mut client = Speaker::of(version, &instance).await;
+            client.get("/", "").await;
+            let (mut server, _) = stand.asked().await;
+            server.send(format!("HTTP/1.1 200 OK\r\n{head}")).await;
+            client.is_cut_off().await;
+            server.rest().await.ok();
+        }
     }
 }
 

@@ -3,6 +3,8 @@
 
 use super::{in_front_of, plain};
 use crate::stage::http::{Client, Recorder, Stand, get, next_request, ok};
+use crate::stage::http2::Version;
+use crate::stage::speaker::Speaker;
 
 /// A body in two chunks, with a trailer.
 const CHUNKED: &str =
@@ -191,6 +193,18 @@ async fn who_expects_100_continue_waits_for_the_server_to_say_so() {
     assert_eq!((response.status(), response.field("connection")), (417, "close"), "the body may come or not");
     client.ends().await;
     server.ends().await;
+}
+
+#[tokio::test]
+async fn who_expects_something_else_is_refused() {
+    let (server, instance, _) = plain().await;
+    for version in Version::each() {
+        let mut client = Speaker::of(version, &instance).await;
+        client.send("PUT / HTTP/1.1\r\nHost: a\r\nExpect: miracles\r\nContent-Length: 1\r\n\r\n").await;
+        let response = client.response().await;
+        assert_eq!((response.status(), response.field("x-portreeve-reason")), (400, "bad_request"));
+    }
+    assert!(server.seen().is_empty());
 }
 
 #[tokio::test]

@@ -46,12 +46,17 @@ async fn another_pool_gets_a_copy_and_the_client_the_first_pools_answer() {
         }
         assert_eq!(log.line(count + 1).await["server"], web.server.address.to_string());
     }
+    let trailed = "POST /v1/d HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nX-Sum: 1\r\n\r\n";
+    assert_eq!(ask(&instance, trailed).await.text(), "web");
+    eventually("the copy", || next.asked().len() == 4).await;
+    let (own, copy) = (web.last(), next.last());
+    assert_eq!((&*own.trailers, &*copy.trailers), ("X-Sum: 1\r\n", "X-Sum: 1\r\n"));
     assert_eq!(get(&instance, "/other", "").await.text(), "web");
     let series = |pool: &str, server: &Origin| {
         format!("portreeve_server_requests_total{{pool=\"{pool}\",server=\"{}\",class=\"2xx\"}}", server.server.address)
     };
     let requests = "portreeve_http_requests_total{listener=\"web\",class=\"2xx\"}".to_owned();
-    for (series, count) in [(series("next", &next), 3.0), (series("web", &web), 4.0), (requests, 4.0)] {
+    for (series, count) in [(series("next", &next), 4.0), (series("web", &web), 5.0), (requests, 5.0)] {
         eventually(&series, || instance.metric(&series) == Some(count)).await;
     }
     // The connection of one copy served the next.

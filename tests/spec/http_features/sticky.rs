@@ -4,6 +4,9 @@ use std::collections::BTreeSet;
 
 use super::origin::{Origin, configuration, connect, get, http};
 use crate::stage::Instance;
+use crate::stage::http::{Recorder, ok};
+use crate::stage::http2::Version;
+use crate::stage::speaker::Speaker;
 
 const STICKY: &str = "sticky = { cookie = \"srv\", http_only = true, same_site = \"strict\", ttl = \"1h\" }";
 
@@ -98,4 +101,27 @@ async fn a_change_of_protocol_sets_the_cookie_too() {
     let answer = super::origin::ask_over(&mut connect(&instance).await, request).await;
     assert_eq!(answer.status(), 101);
     assert!(answer.cookie().unwrap().starts_with("srv="));
+}
+
+#[tokio::test]
+async fn the_cookie_is_between_the_client_and_us_and_servers_get_the_others() {
+    for (version, behind) in Version::pairs() {
+        let server = Recorder::speaking(behind, ok("ok")).await;
+        let pool = format!("{STICKY}\n{}", behind.of_pool());
+        let instance = http("", &[server.address()], &pool).await;
+        let mut client = Speaker::of(version, &instance).await;
+        let own = client.ask("/").await;
+        let own = own.field("set-cookie").split(';').next().unwrap();
+        assert_eq!(server.saw().one("cookie"), None);
+        for (sent, passed) in [
+            (own.to_owned(), None),
+            (format!("{own}; a=b"), Some("a=b")),
+            (format!("a=b; {own}; c=d"), Some("a=b; c=d")),
+            ("a=b; srv=made-up".to_owned(), Some("a=b")),
+            ("a=b; c; SRV=x".to_owned(), Some("a=b; c; SRV=x")),
+        ] {
+            client.ask_with("/", &format!("Cookie: {sent}\r\n")).await;
+            assert_eq!(server.saw().one("cookie"), passed, "{sent}");
+        }
+    }
 }

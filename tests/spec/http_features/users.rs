@@ -40,6 +40,15 @@ fn basic(credentials: &str) -> String {
 }
 
 #[tokio::test]
+async fn one_who_is_asked_is_told_what_for() {
+    let (folder, origin) = (users(), Origin::named("a").await);
+    let route = basic_auth(&folder).replace(" }]", ", realm = \"Staff only\" }]");
+    let instance = http(&route, &[origin.server.address], "").await;
+    let answer = get(&instance, "/private", "").await;
+    assert_eq!(answer.value("www-authenticate"), Some("Basic realm=\"Staff only\", charset=\"UTF-8\""));
+}
+
+#[tokio::test]
 async fn one_who_is_no_user_is_asked_for_a_name_and_a_password() {
     let (folder, origin) = (users(), Origin::named("a").await);
     let instance = http(&basic_auth(&folder), &[origin.server.address], "").await;

@@ -354,9 +354,9 @@ pub type Seen = (usize, Message);
 /// A server that answers every request with the same bytes and keeps the requests in their order. What is no request that
 /// it can read strictly fails the test that asks for what it saw.
 pub struct Recorder {
-    server: Server,
-    seen: Arc<Mutex<Vec<Seen>>>,
-    broken: Arc<Mutex<Vec<String>>>,
+    pub(super) server: Server,
+    pub(super) seen: Arc<Mutex<Vec<Seen>>>,
+    pub(super) broken: Arc<Mutex<Vec<String>>>,
 }
 
 impl Recorder {

@@ -42,6 +42,17 @@ pub enum Version {
 impl Version {
     pub const BOTH: [Self; 2] = [Self::One, Self::Two];
 
+    /// One after the other. Each is told as its turn comes: the last that a failed test has told is the one it failed with.
+    #[expect(clippy::print_stdout, reason = "the output of a test that passes is not shown")]
+    pub fn each() -> impl Iterator<Item = Self> {
+        Self::BOTH.into_iter().inspect(|version| println!("over HTTP version {version:?}"))
+    }
+
+    /// Each with each: the client's and the server's.
+    pub fn pairs() -> impl Iterator<Item = (Self, Self)> {
+        Self::each().flat_map(|client| Self::each().map(move |server| (client, server)))
+    }
+
     /// The part of a pool's table that has it spoken to servers.
     pub fn of_pool(self) -> &'static str {
         match self {

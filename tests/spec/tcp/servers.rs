@@ -6,7 +6,8 @@ use portreeve::ending::Reason;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 
-use crate::stage::{ClosedPort, Instance, Server, eventually, hear, is_reset, within};
+use crate::stage::access::AccessLog;
+use crate::stage::{ClosedPort, Instance, Server, balancing, eventually, hear, is_reset, within};
 
 #[tokio::test]
 async fn a_closed_port_resets_the_client_at_once() {
@@ -16,6 +17,16 @@ async fn a_closed_port_resets_the_client_at_once() {
     assert!(is_reset(&end), "the client saw {end:?}");
     instance.ended(Reason::ConnectRefused, 1).await;
     assert_eq!(failures(&instance, closed.address, "connect_refused"), 1.0);
+}
+
+#[tokio::test]
+async fn the_access_log_names_the_server_that_was_tried_last_in_vain() {
+    let (closed, log) = (ClosedPort::new(), AccessLog::new());
+    let instance = Instance::start(&log.of(&balancing(&[closed.address], ""))).await;
+    assert!(is_reset(&instance.outcome().await));
+    let line = log.line(1).await;
+    assert_eq!((&line["reason"], &line["server"]), (&"connect_refused".into(), &closed.address.to_string().into()));
+    assert_eq!(line.get("connect_ms"), None);
 }
 
 #[tokio::test]

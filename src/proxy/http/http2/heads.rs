@@ -7,7 +7,7 @@ use crate::ending::Reason;
 use crate::message::framing::{self, Length};
 use crate::message::head::{Fields, Known, Role};
 use crate::message::line::{Fault, LONGEST_HEAD, Limits};
-use crate::message::request::Request;
+use crate::message::request::{Request, expects_continue};
 use crate::message::response::Response;
 use crate::message::target::Authority;
 use crate::message::token;
@@ -109,8 +109,7 @@ pub(super) fn read_request(
         None if ended || protocol.is_some() => Length::None,
         None => Length::Unknown,
     };
-    request.expects_continue = !ended
-        && request.fields.first(Known::Expect).is_some_and(|expected| expected.eq_ignore_ascii_case(b"100-continue"));
+    request.expects_continue = expects_continue(&request.fields).map_err(bad)? && !ended;
     if let Some(protocol) = protocol {
         request.set_upgrade(protocol.as_bytes());
     }

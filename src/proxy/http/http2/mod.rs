@@ -28,6 +28,7 @@ use super::sides::Client;
 use super::timer::Timer;
 use super::{Terms, answer, tunnel};
 use crate::config::model::ListenerTimeouts;
+use crate::config::model::http::HttpLimits;
 use crate::ending::Reason;
 use crate::proxy::ends::ClientEnd;
 use crate::proxy::live::Entry;
@@ -50,6 +51,14 @@ const PENDING_RESETS: usize = 20;
 
 /// The first bytes of a connection of HTTP/2 (RFC 9113 §3.4).
 pub(super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How large a header list the library takes in, as it counts (RFC 9113 §6.5.2: 32 more for each field). It is about twice what
+/// is served, so that what is somewhat too large is refused by us, with a reason and a line in the log; what is larger
+/// still is not kept, and answered by the library without a word.
+fn header_list(limits: &HttpLimits) -> u32 {
+    let ours = limits.header_bytes.saturating_add(limits.header_fields.saturating_mul(32));
+    u32::try_from(ours.saturating_mul(2)).unwrap_or(u32::MAX)
+}
 
 /// What the streams of a connection share with it.
 struct Shared {
@@ -113,7 +122,7 @@ pub(super) async fn serve(
     let lasting = Cell::new(Lasting::of(http));
     let handshake = h2::server::Builder::new()
         .max_concurrent_streams(limits.streams)
-        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .max_header_list_size(header_list(&limits))
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BUFFER)
