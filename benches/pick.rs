@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use portreeve::backend::{Server, State};
 use portreeve::balance::Policy;
 use portreeve::net::address::ServerAddr;
-use portreeve::pool::{Pool, Settings, Tried};
+use portreeve::pool::{Pool, Rules, Settings, Tried};
 use portreeve::units::{Name, Weight};
 
 const SIZES: [usize; 3] = [10, 100, 10_000];
@@ -116,19 +116,20 @@ fn measure_reload(policy: Policy) -> [f64; 3] {
 /// A pool of servers nobody has seen yet.
 fn pool(balance: Policy, count: usize, weight: impl Fn(usize) -> Option<Weight>) -> Pool {
     let server = |place: usize| {
-        Some(Server {
-            state: State::new(Name::new("pool"), Name::new(&place.to_string())),
-            address: ServerAddr::parse("127.0.0.1:1", Path::new("/")).ok()?,
-            weight: weight(place)?,
-            backup: false,
-            max_connections: u32::MAX,
-            tls: None,
-        })
+        let state = State::new(Name::new("pool"), Name::new(&place.to_string()));
+        let address = ServerAddr::parse("127.0.0.1:1", Path::new("/")).ok()?;
+        Some(Server { weight: weight(place)?, ..Server::new(state, address) })
     };
     pool_of(balance, (0..count).filter_map(server).collect())
 }
 
 fn pool_of(balance: Policy, servers: Vec<Server>) -> Pool {
-    let settings = Settings { balance, retries: 2, connect_timeout: Duration::from_secs(5), sources: Vec::new() };
+    let settings = Settings {
+        balance,
+        retries: 2,
+        connect_timeout: Duration::from_secs(5),
+        sources: Vec::new(),
+        rules: Rules::default(),
+    };
     Pool::new(Name::new("pool"), settings, servers)
 }

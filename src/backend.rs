@@ -8,6 +8,7 @@
 //! told of a change sees it. (On x86-64 such loads and counted adds cost what weaker ones do.)
 
 mod outlier;
+mod restraint;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -19,9 +20,10 @@ use tokio::sync::Notify;
 use crate::metrics::{Catalogue, ServerMetrics, Vitals};
 use crate::net::address::ServerAddr;
 use crate::tls::ServerTls;
-use crate::units::{Name, Weight};
+use crate::units::{Name, Percent, Weight};
 use outlier::Conduct;
 pub use outlier::{Ejection, Excess, Jury, Limits, Outcome, Suspect};
+use restraint::Restraint;
 
 /// What a server is and has, for as long as its names stay in the configuration.
 ///
@@ -40,16 +42,20 @@ pub struct State {
     healthy: AtomicBool,
     /// Whether it is given nothing for a while because of what it did to traffic; written by the jury alone.
     ejected: AtomicBool,
+    /// What keeps it from its full share, if anything does.
+    restraint: Restraint,
     /// Who wants to know when the load or a flag changes: the ranking of the pool it is in now, if that keeps one.
     watching: ArcSwapOption<Watching>,
-    /// What is counted of it.
-    metrics: Arc<ServerMetrics>,
     /// What no pick reads.
     rest: Box<Rest>,
 }
 
 #[derive(Debug)]
 struct Rest {
+    /// What is counted of it.
+    metrics: Arc<ServerMetrics>,
+    /// Attempts to connect to it that are under way.
+    pending: AtomicU32,
     /// The health flag for people, with since when and why; written by the checker alone.
     health: Mutex<Health>,
     /// Failures to connect that traffic met and the checker has not heard of yet.
@@ -104,6 +110,8 @@ impl State {
     pub fn counted(pool: Name, name: Name, catalogue: &Catalogue) -> Arc<Self> {
         let metrics = catalogue.server(&pool, &name);
         let rest = Rest {
+            metrics,
+            pending: AtomicU32::new(0),
             health: Mutex::new(Health::untested()),
             failures: AtomicU32::new(0),
             failed: Notify::new(),
@@ -116,8 +124,8 @@ impl State {
             active: AtomicU32::new(0),
             healthy: AtomicBool::new(true),
             ejected: AtomicBool::new(false),
+            restraint: Restraint::default(),
             watching: ArcSwapOption::empty(),
-            metrics,
             rest: Box::new(rest),
         })
     }
@@ -131,13 +139,13 @@ impl State {
     /// Lets the metrics show how this server does, and no earlier one of its names.
     pub fn show(self: &Arc<Self>) {
         let weak: Weak<Self> = Arc::downgrade(self);
-        self.metrics.set_vitals(weak);
+        self.rest.metrics.set_vitals(weak);
     }
 
     /// What is counted of it.
     #[must_use]
     pub fn metrics(&self) -> &Arc<ServerMetrics> {
-        &self.metrics
+        &self.rest.metrics
     }
 
     /// Connections in flight.
@@ -158,8 +166,11 @@ impl State {
         self.announce();
     }
 
-    /// Sets what the checker found, with what it saw; the checker is the only caller.
+    /// Sets what the checker found, with what it saw; the checker is the only caller. A server that comes up is warming.
     pub fn set_health(&self, up: bool, reason: &str) {
+        if up && !self.is_healthy() {
+            self.warm_up();
+        }
         self.with_health(|health| {
             health.up = up;
             health.since = SystemTime::now();
@@ -226,7 +237,27 @@ impl State {
     /// Whether a server of this weight may be given connections at all: it has weight, is healthy and is not ejected.
     #[must_use]
     pub fn is_fit(&self, weight: Weight) -> bool {
-        weight.get() > 0 && self.is_healthy() && !self.is_ejected()
+        self.is_wanted(weight) && self.is_healthy() && !self.is_ejected()
+    }
+
+    /// Whether a server of this weight is meant to have connections, be it fit for them or not: neither the operator nor
+    /// the server itself has said that it is to have none.
+    #[must_use]
+    pub fn is_wanted(&self, weight: Weight) -> bool {
+        weight.get() > 0 && self.share() != Percent::ZERO
+    }
+
+    /// Attempts to connect to it that are under way.
+    #[must_use]
+    pub fn pending(&self) -> u32 {
+        self.rest.pending.load(Ordering::SeqCst)
+    }
+
+    /// Counts an attempt to connect to it until the guard is dropped.
+    #[must_use]
+    pub fn connecting(self: &Arc<Self>) -> Connecting {
+        self.rest.pending.fetch_add(1, Ordering::SeqCst);
+        Connecting { state: Arc::clone(self) }
     }
 
     /// Lets the ranking of a newly published pool hear of changes, in place of any earlier one; it is told at once, so
@@ -276,6 +307,30 @@ impl Vitals for State {
     }
 }
 
+/// The operator's word on a server. It stands above what checks find.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Duty {
+    /// It serves.
+    #[default]
+    Ready,
+    /// It gets no new connections, and is still checked.
+    Drain,
+    /// It gets no new connections, and is not checked.
+    Maintenance,
+}
+
+impl Duty {
+    /// The word for it in the configuration and the API.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Drain => "drain",
+            Self::Maintenance => "maintenance",
+        }
+    }
+}
+
 /// A server with the settings one snapshot gives it.
 #[derive(Clone, Debug)]
 pub struct Server {
@@ -283,10 +338,20 @@ pub struct Server {
     pub state: Arc<State>,
     /// Where it listens.
     pub address: ServerAddr,
-    /// Its share of the traffic.
+    /// Its share of the traffic: none while the operator lets it serve nobody.
     pub weight: Weight,
-    /// Whether it is chosen only while no other server can be.
+    /// Its share as the configuration says it.
+    pub full_weight: Weight,
+    /// Whether the operator lets it serve.
+    pub duty: Duty,
+    /// Since when.
+    pub duty_since: SystemTime,
+    /// Its level: the first is asked first.
+    pub priority: u8,
+    /// Whether it is in a level of its own, behind all others.
     pub backup: bool,
+    /// Where it stands.
+    pub zone: Option<Name>,
     /// How many connections it is given at once, at most; `u32::MAX` sets no limit.
     pub max_connections: u32,
     /// How to shake hands with it, if TLS is spoken to it, and the sessions it can resume.
@@ -294,10 +359,34 @@ pub struct Server {
 }
 
 impl Server {
+    /// A server of weight 1 that nothing special is said of.
+    #[must_use]
+    pub fn new(state: Arc<State>, address: ServerAddr) -> Self {
+        Self {
+            state,
+            address,
+            weight: Weight::ONE,
+            full_weight: Weight::ONE,
+            duty: Duty::Ready,
+            duty_since: SystemTime::now(),
+            priority: 0,
+            backup: false,
+            zone: None,
+            max_connections: u32::MAX,
+            tls: None,
+        }
+    }
+
     /// Whether it may be given a connection now: it is fit and has room.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.state.is_open(self.weight, self.max_connections)
+    }
+
+    /// Whether it has fewer connections than it may have.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.state.active() < self.max_connections
     }
 
     /// Counts one more connection as this server's, unless it is full by now.
@@ -327,6 +416,19 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.state.active.fetch_sub(1, Ordering::SeqCst);
+        self.state.announce();
+    }
+}
+
+/// One attempt to connect counted as its server's, until it is dropped.
+#[derive(Debug)]
+pub struct Connecting {
+    state: Arc<State>,
+}
+
+impl Drop for Connecting {
+    fn drop(&mut self) {
+        self.state.rest.pending.fetch_sub(1, Ordering::SeqCst);
         self.state.announce();
     }
 }

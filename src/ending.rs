@@ -57,7 +57,7 @@ Reason {
     HandshakeTimeout = "handshake_timeout",
     /// The connection reached the age it may have.
     MaxAge = "max_age",
-    /// Its listener was removed and the drain timeout passed.
+    /// Its listener was removed, or its server is to serve nobody, and the drain timeout passed.
     Drained = "drained",
     /// Its server was found down and the pool does not keep such connections.
     ServerDown = "server_down",
@@ -101,6 +101,10 @@ Reason {
     RefusedFull = "refused_full",
     /// No server of the pool could be given the connection.
     NoServer = "no_server",
+    /// Every server that could serve is full, and as many wait as may.
+    QueueFull = "queue_full",
+    /// Every server that could serve was full for as long as one waits.
+    QueueTimeout = "queue_timeout",
     /// The server's port is closed.
     ConnectRefused = "connect_refused",
     /// The server did not answer within the connect timeout.
@@ -226,6 +230,8 @@ impl Reason {
             | Self::ClientReset
             | Self::ClientTruncated
             | Self::NoServer
+            | Self::QueueFull
+            | Self::QueueTimeout
             | Self::RefusedFull
             | Self::RefusedLimit
             | Self::PortsExhausted

@@ -1,33 +1,40 @@
 //! A pool: servers that do the same work, and the one place that chooses among them.
 //!
-//! [`Pool::pick`] asks the algorithm of the primary servers first and that of the `backup` ones only when no primary is open,
+//! [`Pool::pick`] decides which level of servers is asked first, and which zone within it, has the algorithm of those choose,
 //! and counts the connection; [`Pool::pick_this`] lets a client go where it was before. How often to try again and for how long is written here and done by the caller, who keeps
-//! what was [`Tried`]. Names are kept and connections made elsewhere.
+//! what was [`Tried`], and so is who waits when all are full ([`PoolState`]). Names are kept and connections made elsewhere.
 //!
 //! A pool belongs to one snapshot. Building it touches nothing that lives on; [`Pool::take_over`] makes the servers, which
 //! outlive snapshots, report to it, and dropping it ends that.
 
 mod budget;
+mod census;
+mod level;
+mod queue;
+mod rules;
+mod sources;
 pub mod sticky;
+mod warming;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::backend::{Lease, Server, Watching};
-use crate::balance::{Balance, Open, Policy};
+use crate::backend::{Lease, Server};
+use crate::balance::{Open, Policy};
 use crate::net::address::Endpoint;
 use crate::units::Name;
 
 pub use self::budget::{InFlight, RetryBudget, Retrying};
+pub use self::queue::{PoolState, QueueFull, Ticket};
+pub use self::rules::{QueueRules, Rules};
 pub use crate::balance::Tried;
 
 use self::budget::Traffic;
+use self::census::Occupancy;
+use self::level::{Group, Level};
+use self::sources::Sources;
 use self::sticky::StickyTable;
-
-/// How often a pick is repeated because the server it chose was filled up by another worker in between.
-const RACES: usize = 64;
 
 /// How a pool chooses and how its servers are connected to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,17 +47,23 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// Local addresses to connect from, used in turn; empty leaves the choice to the kernel.
     pub sources: Vec<IpAddr>,
+    /// Which servers are asked first, when they are full, and who waits then.
+    pub rules: Rules,
 }
 
 /// Servers, and how one of them is chosen.
 #[derive(Debug)]
 pub struct Pool {
-    name: Name,
+    state: Arc<PoolState>,
     policy: Policy,
+    rules: Rules,
     retries: u8,
     connect_timeout: Duration,
-    primary: Tier,
-    backup: Tier,
+    /// The first is asked first; never empty ones among them.
+    levels: Vec<Level>,
+    occupancy: Arc<Occupancy>,
+    /// How many of its servers are meant to have connections.
+    wanted: u64,
     sources_v4: Sources,
     sources_v6: Sources,
     retry_budget: RetryBudget,
@@ -67,19 +80,28 @@ pub struct Picked<'a> {
 }
 
 impl Pool {
-    /// A pool of these servers, each of which is in no other pool of the same snapshot.
+    /// A pool of these servers, each of which is in no other pool of the same snapshot, under a name nobody has used yet.
     #[must_use]
     pub fn new(name: Name, settings: Settings, servers: Vec<Server>) -> Self {
-        let Settings { balance, retries, connect_timeout, sources } = settings;
-        let (backup, primary) = servers.into_iter().partition(|server| server.backup);
+        Self::continuing(PoolState::new(name), settings, servers)
+    }
+
+    /// The same under a name that is known, whose queue goes on.
+    #[must_use]
+    pub fn continuing(state: Arc<PoolState>, settings: Settings, servers: Vec<Server>) -> Self {
+        let Settings { balance, retries, connect_timeout, sources, rules } = settings;
         let (v4, v6) = sources.into_iter().partition(IpAddr::is_ipv4);
+        let wanted = servers.iter().filter(|server| server.weight.get() > 0).count() as u64;
+        let occupancy = Occupancy::new(Arc::clone(&state), rules.max_connections);
         Self {
-            name,
+            state,
             policy: balance,
             retries,
             connect_timeout,
-            primary: Tier::new(balance, primary),
-            backup: Tier::new(balance, backup),
+            levels: level::lay_out(balance, servers, &rules, &occupancy),
+            occupancy,
+            wanted,
+            rules,
             sources_v4: Sources::new(v4),
             sources_v6: Sources::new(v6),
             retry_budget: RetryBudget::default(),
@@ -96,14 +118,26 @@ impl Pool {
 
     /// Its name.
     #[must_use]
-    pub const fn name(&self) -> &Name {
-        &self.name
+    pub fn name(&self) -> &Name {
+        &self.state.name
     }
 
     /// How it chooses.
     #[must_use]
     pub const fn policy(&self) -> Policy {
         self.policy
+    }
+
+    /// Which servers it asks first, when they are full, and who waits then.
+    #[must_use]
+    pub const fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// What of it outlives snapshots.
+    #[must_use]
+    pub const fn state(&self) -> &Arc<PoolState> {
+        &self.state
     }
 
     /// How many further servers may be tried when connecting to the first fails.
@@ -118,37 +152,84 @@ impl Pool {
         self.connect_timeout
     }
 
-    /// Its servers, the primary ones first.
+    /// Its servers, level after level.
     pub fn servers(&self) -> impl Iterator<Item = &Server> {
-        self.tiers().into_iter().flat_map(|tier| &tier.members)
+        self.groups().flat_map(|group| &group.members)
     }
 
     /// How many of its servers may be given a connection now.
     #[must_use]
     pub fn open_servers(&self) -> usize {
-        self.servers().filter(|server| server.is_open()).count()
+        let open = self.open(&NONE_TRIED);
+        self.servers().filter(|server| open.has(server)).count()
+    }
+
+    /// Whether so few of its servers are fit that nobody asks whether they are.
+    #[must_use]
+    pub fn fails_open(&self) -> bool {
+        let least = u64::from(self.rules.fail_open.get());
+        least > 0 && {
+            let fit: u64 = self.levels.iter().map(|level| level.fit().count).sum();
+            fit * 100 < least * self.wanted
+        }
     }
 
     /// Chooses a server that is open and was not tried, and counts a connection as its own; `None` when there is none.
     #[must_use]
     pub fn pick(&self, tried: &Tried) -> Option<Picked<'_>> {
-        self.tiers().into_iter().find_map(|tier| tier.pick(tried))
+        let _reserved = self.occupancy.reserve()?;
+        let blind = self.fails_open();
+        let open = open_except(tried, blind);
+        let first = if blind || self.rules.spill_below.get() == 0 { 0 } else { self.first_level() };
+        let others = self.levels.iter().enumerate().filter(|(place, _)| *place != first).map(|(_, level)| level);
+        self.levels.get(first).into_iter().chain(others).find_map(|level| level.pick(open, blind, &self.rules))
     }
 
     /// Chooses the server at this place of [`Pool::servers`] if it is open and was not tried, backup or not, and counts a
     /// connection as its own. The algorithm is not asked, but hears of it as of any other.
     #[must_use]
     pub fn pick_this(&self, place: usize, tried: &Tried) -> Option<Picked<'_>> {
-        let behind = place.checked_sub(self.primary.members.len());
-        let server = behind.map_or(self.primary.members.get(place), |place| self.backup.members.get(place))?;
-        let lease = Open::except(tried).has(server).then(|| server.acquire()).flatten()?;
+        let server = self.server(place)?;
+        let _reserved = self.occupancy.reserve()?;
+        let may_have_it = self.open(tried).has(server) && server.state.pending() < self.rules.max_pending;
+        let lease = may_have_it.then(|| server.acquire()).flatten()?;
         Some(Picked { server, lease })
+    }
+
+    /// Whether a pick in vain was so because everybody who could serve is full.
+    #[must_use]
+    pub fn is_full(&self, tried: &Tried) -> bool {
+        let open = self.open(tried);
+        self.servers().any(|server| open.is_eligible(server))
+    }
+
+    fn server(&self, mut place: usize) -> Option<&Server> {
+        for group in self.groups() {
+            match place.checked_sub(group.members.len()) {
+                Some(behind) => place = behind,
+                None => return group.members.get(place),
+            }
+        }
+        None
+    }
+
+    /// The level that is asked first.
+    fn first_level(&self) -> usize {
+        level::first_level(&self.levels, self.rules.spill_below.get().into(), fastrand::u32(..))
+    }
+
+    fn open<'t>(&self, tried: &'t Tried) -> Open<'t> {
+        open_except(tried, self.fails_open())
+    }
+
+    fn groups(&self) -> impl Iterator<Item = &Group> {
+        self.levels.iter().flat_map(Level::groups)
     }
 
     /// Which cookies are for which of its servers, by their places in [`Pool::servers`].
     #[must_use]
     pub fn sticky_table(&self) -> StickyTable {
-        StickyTable::new(&self.name, self.servers().map(|server| &server.state.name))
+        StickyTable::new(self.name(), self.servers().map(|server| &server.state.name))
     }
 
     /// Counts a request as this pool's. The guard does not keep the pool.
@@ -172,13 +253,13 @@ impl Pool {
     /// The first of the local addresses that this server may be connected to from: the one its checks use.
     #[must_use]
     pub fn first_source(&self, server: &Server) -> Option<IpAddr> {
-        self.sources(server)?.addresses.first().copied()
+        self.sources(server)?.first()
     }
 
     /// Makes its servers report their load to it from now on, in place of an earlier pool. The publisher calls it once the
     /// snapshot is published; a pool that never takes over still picks well, but from a ranking that lags behind.
     pub fn take_over(&self) {
-        self.tiers().into_iter().for_each(Tier::take_over);
+        self.groups().for_each(Group::take_over);
     }
 
     const fn sources(&self, server: &Server) -> Option<&Sources> {
@@ -188,329 +269,26 @@ impl Pool {
             Endpoint::Unix(_) => None,
         }
     }
-
-    const fn tiers(&self) -> [&Tier; 2] {
-        [&self.primary, &self.backup]
-    }
 }
 
 impl Drop for Pool {
     /// Servers may live on in a newer pool, which they report to by then, or through their last connections, which must
     /// not keep the ranking alive.
     fn drop(&mut self) {
-        self.tiers().into_iter().for_each(Tier::step_down);
+        self.groups().for_each(Group::step_down);
     }
 }
 
-/// Servers of one rank, and what chooses among them.
-#[derive(Debug)]
-struct Tier {
-    members: Box<[Server]>,
-    balance: Arc<dyn Balance>,
-}
+/// Nobody was tried yet.
+static NONE_TRIED: Tried = Tried::new();
 
-impl Tier {
-    fn new(policy: Policy, members: Vec<Server>) -> Self {
-        Self { balance: policy.build(&members), members: members.into_boxed_slice() }
-    }
-
-    fn pick(&self, tried: &Tried) -> Option<Picked<'_>> {
-        for _ in 0..RACES {
-            let server = self.members.get(self.balance.pick(&self.members, Open::except(tried))?)?;
-            // One that was filled up in between counts as closed from here on, so that the next round finds another.
-            if let Some(lease) = server.acquire() {
-                return Some(Picked { server, lease });
-            }
-        }
-        None
-    }
-
-    fn take_over(&self) {
-        let watcher = Arc::clone(&self.balance).watcher();
-        for (place, server) in self.members.iter().enumerate() {
-            let watching = watcher.clone().map(|watcher| Watching { watcher, place });
-            server.state.set_watching(watching);
-            server.state.show();
-        }
-    }
-
-    fn step_down(&self) {
-        if let Some(watcher) = Arc::clone(&self.balance).watcher() {
-            self.members.iter().for_each(|server| server.state.stop_watching(&watcher));
-        }
-    }
-}
-
-/// Local addresses of one family, used in turn.
-#[derive(Debug)]
-struct Sources {
-    addresses: Vec<IpAddr>,
-    turn: AtomicUsize,
-}
-
-impl Sources {
-    const fn new(addresses: Vec<IpAddr>) -> Self {
-        Self { addresses, turn: AtomicUsize::new(0) }
-    }
-
-    fn next(&self) -> Option<IpAddr> {
-        match *self.addresses {
-            [] => None,
-            [only] => Some(only),
-            ref several => several.get(self.turn.fetch_add(1, Ordering::Relaxed) % several.len()).copied(),
-        }
-    }
+/// Who may be picked.
+const fn open_except(tried: &Tried, blind: bool) -> Open<'_> {
+    let open = Open::except(tried);
+    if blind { open.and_unfit() } else { open }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::backend::State;
-    use crate::net::address::ServerAddr;
-    use crate::units::Weight;
-    use proptest::prelude::*;
-    use std::collections::BTreeSet;
-    use std::path::Path;
-    use std::thread;
-
-    fn server(name: &str) -> Server {
-        Server {
-            state: State::new(Name::new("pool"), Name::new(name)),
-            address: ServerAddr::parse("127.0.0.1:1", Path::new("/")).unwrap(),
-            weight: Weight::ONE,
-            backup: false,
-            max_connections: u32::MAX,
-            tls: None,
-        }
-    }
-
-    fn pool(balance: Policy, servers: &[Server]) -> Pool {
-        let settings = Settings { balance, retries: 2, connect_timeout: Duration::from_secs(5), sources: Vec::new() };
-        let pool = Pool::new(Name::new("pool"), settings, servers.to_vec());
-        pool.take_over();
-        pool
-    }
-
-    fn name<'a>(picked: &'a Picked<'_>) -> &'a str {
-        picked.server.state.name.as_str()
-    }
-
-    #[test]
-    fn backup_servers_are_used_only_while_no_primary_is_open() {
-        for policy in Policy::ALL {
-            let servers = [server("a"), server("b"), Server { backup: true, ..server("spare") }];
-            let pool = pool(*policy, &servers);
-            let picks =
-                || (0..20).map(|_| name(&pool.pick(&Tried::new()).unwrap()).to_owned()).collect::<BTreeSet<_>>();
-            assert!(!picks().contains("spare"));
-            servers[0].state.set_healthy(false);
-            assert_eq!(picks(), BTreeSet::from(["b".to_owned()]));
-            servers[1].state.set_healthy(false);
-            assert_eq!(picks(), BTreeSet::from(["spare".to_owned()]));
-            servers[2].state.set_healthy(false);
-            assert!(pool.pick(&Tried::new()).is_none());
-            servers[0].state.set_healthy(true);
-            assert_eq!(picks(), BTreeSet::from(["a".to_owned()]));
-            assert_eq!(pool.open_servers(), 1);
-        }
-    }
-
-    #[test]
-    fn a_retry_goes_to_a_server_that_was_not_tried_until_all_were() {
-        for policy in Policy::ALL {
-            let servers = [server("a"), server("b"), server("c"), Server { backup: true, ..server("spare") }];
-            let pool = pool(*policy, &servers);
-            let mut tried = Tried::new();
-            let mut order = Vec::new();
-            while let Some(picked) = pool.pick(&tried) {
-                order.push(name(&picked).to_owned());
-                tried.add(&picked.server.state);
-            }
-            assert_eq!(order.pop().as_deref(), Some("spare"), "{policy:?}");
-            order.sort_unstable();
-            assert_eq!(order, ["a", "b", "c"], "{policy:?}");
-        }
-    }
-
-    #[test]
-    fn no_server_ever_has_more_connections_than_its_limit() {
-        for policy in Policy::ALL {
-            let servers: Vec<_> = (0..5).map(|n| Server { max_connections: 3, ..server(&n.to_string()) }).collect();
-            let pool = pool(*policy, &servers);
-            thread::scope(|scope| {
-                let worker = || {
-                    let mut held = Vec::new();
-                    for round in 0..2_000 {
-                        held.extend(pool.pick(&Tried::new()));
-                        assert!(servers.iter().all(|server| server.state.active() <= 3), "{policy:?}");
-                        if round % 7 == 0 {
-                            held.clear();
-                        }
-                    }
-                };
-                (0..4).for_each(|_| drop(scope.spawn(worker)));
-            });
-            assert!(servers.iter().all(|server| server.state.active() == 0), "{policy:?}");
-        }
-    }
-
-    #[test]
-    fn the_last_place_of_a_pool_is_given_away_once() {
-        let servers = [Server { max_connections: 1, ..server("a") }];
-        let pool = pool(Policy::default(), &servers);
-        let held = pool.pick(&Tried::new());
-        assert!(held.is_some());
-        assert!(pool.pick(&Tried::new()).is_none());
-        drop(held);
-        assert!(pool.pick(&Tried::new()).is_some());
-    }
-
-    #[test]
-    fn a_client_gets_to_the_server_it_was_with_as_long_as_that_is_open() {
-        let servers =
-            [Server { backup: true, ..server("spare") }, server("a"), Server { max_connections: 1, ..server("b") }];
-        let pool = pool(Policy::LeastConn, &servers);
-        let table = pool.sticky_table();
-        let pick = |server: &str, tried| {
-            let mark = sticky::Mark::of(pool.name(), &Name::new(server));
-            let picked = pool.pick_this(table.find(mark.as_str().as_bytes())?, tried)?;
-            assert_eq!(name(&picked), server);
-            Some(picked)
-        };
-        let none = Tried::new();
-        assert!(pick("a", &none).is_some() && pick("spare", &none).is_some() && pick("elsewhere", &none).is_none());
-        let full = pick("b", &none);
-        assert!(full.is_some() && pick("b", &none).is_none());
-        let mut tried = Tried::new();
-        tried.add(&servers[1].state);
-        assert!(pick("a", &tried).is_none());
-        servers[1].state.set_healthy(false);
-        assert!(pick("a", &none).is_none());
-        assert!(pool.pick_this(3, &none).is_none() && pool.pick_this(usize::MAX, &none).is_none());
-    }
-
-    #[test]
-    fn a_server_without_weight_is_given_nobody_back() {
-        let pool = pool(Policy::default(), &[Server { weight: Weight::new(0).unwrap(), ..server("drained") }]);
-        assert!(pool.pick_this(0, &Tried::new()).is_none());
-    }
-
-    #[test]
-    fn retries_keep_to_the_budget_of_the_pool_and_their_guards_outlive_it() {
-        let pool = pool(Policy::default(), &[]).with_retry_budget(RetryBudget { percent: 50, min: 1 });
-        let requests: Vec<_> = (0..4).map(|_| pool.enter()).collect();
-        let retries = [pool.may_retry(), pool.may_retry(), pool.may_retry()];
-        assert_eq!(retries.each_ref().map(Option::is_some), [true, true, false]);
-        drop(pool);
-        drop((requests, retries));
-    }
-
-    #[test]
-    fn a_newer_pool_hears_of_connections_the_older_one_began() {
-        let servers = [server("a"), server("b")];
-        let old = pool(Policy::LeastConn, &servers);
-        let first = old.pick(&Tried::new()).unwrap();
-        let new = pool(Policy::LeastConn, &servers);
-        let second = new.pick(&Tried::new()).unwrap();
-        assert_ne!(name(&first), name(&second));
-        let freed = name(&first).to_owned();
-        drop(first);
-        drop(old);
-        for _ in 0..3 {
-            assert_eq!(name(&new.pick(&Tried::new()).unwrap()), freed);
-        }
-    }
-
-    #[test]
-    fn a_dropped_pool_leaves_nothing_behind_though_connections_go_on() {
-        let servers = [server("a"), server("b")];
-        let pool = pool(Policy::LeastConn, &servers);
-        let ranking = Arc::downgrade(&pool.primary.balance);
-        let lease = pool.pick(&Tried::new()).unwrap().lease;
-        assert!(ranking.upgrade().is_some());
-        drop(pool);
-        assert!(ranking.upgrade().is_none());
-        drop(lease);
-    }
-
-    #[test]
-    fn a_pool_that_keeps_no_ranking_silences_the_one_before_it() {
-        let servers = [server("a"), server("b")];
-        let ranked = pool(Policy::LeastConn, &servers);
-        let ranking = Arc::downgrade(&ranked.primary.balance);
-        let plain = pool(Policy::RoundRobin, &servers);
-        assert_eq!(ranking.strong_count(), 1);
-        drop((ranked, plain));
-    }
-
-    #[test]
-    fn local_addresses_of_the_family_of_the_server_are_used_in_turn() {
-        let ips = ["10.0.0.1", "fd00::1", "10.0.0.2"].map(|ip| ip.parse::<IpAddr>().unwrap());
-        let sources = ips.to_vec();
-        let settings = Settings { balance: Policy::default(), retries: 0, connect_timeout: Duration::ZERO, sources };
-        let at = |text: &str| Server { address: ServerAddr::parse(text, Path::new("/")).unwrap(), ..server(text) };
-        let pool = Pool::new(Name::new("pool"), settings, Vec::new());
-        let v4: Vec<_> = (0..3).map(|_| pool.next_source(&at("127.0.0.1:1"))).collect();
-        assert_eq!(v4, [Some(ips[0]), Some(ips[2]), Some(ips[0])]);
-        assert_eq!(pool.next_source(&at("[::1]:1")), Some(ips[1]));
-        assert_eq!(pool.next_source(&at("unix:/run/a.sock")), None);
-    }
-
-    /// One event in the life of a pool.
-    #[derive(Clone, Debug)]
-    enum Event {
-        Health(prop::sample::Index, bool),
-        Pick(Vec<prop::sample::Index>),
-        Release(prop::sample::Index),
-        Reload(prop::sample::Index),
-    }
-
-    fn event() -> impl Strategy<Value = Event> {
-        prop_oneof![
-            2 => (any::<prop::sample::Index>(), any::<bool>()).prop_map(|(at, up)| Event::Health(at, up)),
-            4 => prop::collection::vec(any::<prop::sample::Index>(), 0..4).prop_map(Event::Pick),
-            2 => any::<prop::sample::Index>().prop_map(Event::Release),
-            1 => any::<prop::sample::Index>().prop_map(Event::Reload),
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn every_pick_is_open_and_untried_and_there_is_one_if_there_can_be(
-            servers in prop::collection::vec((0u16..4, any::<bool>(), 1u32..4), 1..12),
-            events in prop::collection::vec(event(), 1..120),
-        ) {
-            let servers: Vec<_> = servers.into_iter().enumerate().map(|(place, (weight, backup, max_connections))| {
-                let weight = Weight::new(weight).unwrap();
-                Server { weight, backup, max_connections, ..server(&place.to_string()) }
-            }).collect();
-            let mut current = pool(Policy::default(), &servers);
-            let mut leases = Vec::new();
-            for event in events {
-                match event {
-                    Event::Health(at, up) => at.get(&servers).state.set_healthy(up),
-                    Event::Release(at) if !leases.is_empty() => drop(leases.swap_remove(at.index(leases.len()))),
-                    Event::Release(_) => {}
-                    Event::Reload(at) => current = pool(*at.get(Policy::ALL), &servers),
-                    Event::Pick(before) => {
-                        let mut tried = Tried::new();
-                        before.iter().for_each(|at| tried.add(&at.get(&servers).state));
-                        let open = |server: &&Server| server.is_open() && !tried.has(&server.state);
-                        let candidates: Vec<_> = servers.iter().filter(open).map(|s| s.state.name.clone()).collect();
-                        let primary = servers.iter().filter(open).any(|server| !server.backup);
-                        match current.pick(&tried) {
-                            None => prop_assert!(candidates.is_empty()),
-                            Some(Picked { server, lease }) => {
-                                prop_assert!(candidates.contains(&server.state.name));
-                                prop_assert_eq!(server.backup, !primary);
-                                leases.push(lease);
-                            }
-                        }
-                    }
-                }
-            }
-            drop(leases);
-            prop_assert!(servers.iter().all(|server| server.state.active() == 0));
-        }
-    }
-}
+mod level_tests;
+#[cfg(test)]
+mod tests;

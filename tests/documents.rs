@@ -386,6 +386,7 @@ fn subcommands() -> Vec<String> {
 fn families() -> BTreeSet<String> {
     let catalogue = Catalogue::new(1);
     let _listener = catalogue.listener(&Name::new("listener"));
+    let _pool = catalogue.pool(&Name::new("pool"));
     let server = State::counted(Name::new("pool"), Name::new("server"), &catalogue);
     server.show();
     catalogue.set_certificates([(&Name::new("listener"), "example.com".to_owned(), 0)].into_iter());

@@ -17,9 +17,10 @@ use serde::Serialize;
 
 use super::rfc3339::Rfc3339;
 use super::{View, lock};
-use crate::backend::{Ejection, Server};
+use crate::backend::{Duty, Ejection, Server};
 use crate::config::model;
 use crate::net::address::{Endpoint, ServerAddr};
+use crate::pool::Rules;
 use crate::snapshot::Snapshot;
 use crate::units::{Name, format_duration};
 
@@ -302,6 +303,14 @@ struct PoolShown<'a> {
     name: &'a Name,
     balance: &'static str,
     servers_open: usize,
+    /// Whether so few of them are fit that nobody asks whether they are.
+    fail_open: bool,
+    connections_active: u64,
+    /// `null` where no limit is set.
+    max_connections: Option<u32>,
+    /// How many wait for a server with room, and how many may.
+    queue: usize,
+    queue_max: usize,
     servers: Vec<ServerShown<'a>>,
 }
 
@@ -310,15 +319,19 @@ struct ServerShown<'a> {
     name: &'a Name,
     address: &'a Endpoint,
     weight: u16,
+    priority: u8,
     backup: bool,
+    zone: Option<&'a Name>,
     /// `null` where no limit is set.
     max_connections: Option<u32>,
-    /// `up`, `down`, or `ejected` while it is up.
+    /// `up`, `down`, or `ejected` while it is up; above all of these `drain` or `maintenance`, which the operator says.
     state: &'static str,
     since: Rfc3339,
     /// `null` unless it is ejected.
     until: Option<Rfc3339>,
     reason: String,
+    /// Whether it has only just come up and gets less than its share for that.
+    warming: bool,
     connections_active: u32,
     connections_total: u64,
     connect_failures: u64,
@@ -332,30 +345,53 @@ impl<'a> PoolShown<'a> {
             name: pool.name(),
             balance: pool.policy().label(),
             servers_open: pool.open_servers(),
-            servers: pool.servers().map(ServerShown::of).collect(),
+            fail_open: pool.fails_open(),
+            connections_active: pool.servers().map(|server| u64::from(server.state.active())).sum(),
+            max_connections: shown_limit(pool.rules().max_connections),
+            queue: pool.state().waiting(),
+            queue_max: pool.rules().queue.max,
+            servers: pool.servers().map(|server| ServerShown::of(server, pool.rules())).collect(),
         }
     }
 }
 
 impl<'a> ServerShown<'a> {
-    fn of(server: &'a Server) -> Self {
-        let Server { state, address: ServerAddr(address), weight, backup, max_connections, tls: _ } = server;
+    fn of(server: &'a Server, rules: &Rules) -> Self {
+        let Server {
+            state,
+            address: ServerAddr(address),
+            weight: _,
+            full_weight,
+            duty,
+            duty_since,
+            priority,
+            backup,
+            zone,
+            max_connections,
+            tls: _,
+        } = server;
         let (health, metrics) = (state.health(), state.metrics());
-        let (shown, since, until, reason) = match state.ejection().filter(|_| health.up) {
-            Some(Ejection { since, until, reason }) => ("ejected", since, Some(until), reason),
-            None => (if health.up { "up" } else { "down" }, health.since, None, health.reason),
+        let (shown, since, until, reason) = match (duty, state.ejection().filter(|_| health.up)) {
+            (Duty::Drain | Duty::Maintenance, _) => {
+                (duty.label(), *duty_since, None, "the configuration says so".to_owned())
+            }
+            (Duty::Ready, Some(Ejection { since, until, reason })) => ("ejected", since, Some(until), reason),
+            (Duty::Ready, None) => (if health.up { "up" } else { "down" }, health.since, None, health.reason),
         };
         let (bytes_in, bytes_out) = metrics.bytes();
         Self {
             name: &state.name,
             address,
-            weight: weight.get(),
+            weight: full_weight.get(),
+            priority: *priority,
             backup: *backup,
-            max_connections: (*max_connections != model::Server::UNLIMITED).then_some(*max_connections),
+            zone: zone.as_ref(),
+            max_connections: shown_limit(*max_connections),
             state: shown,
             since: Rfc3339(since),
             until: until.map(Rfc3339),
             reason,
+            warming: state.is_warming(rules.slow_start),
             connections_active: state.active(),
             connections_total: metrics.connections(),
             connect_failures: metrics.connect_failures(),
@@ -363,6 +399,11 @@ impl<'a> ServerShown<'a> {
             bytes_out,
         }
     }
+}
+
+/// A limit, unless it is none.
+fn shown_limit(limit: u32) -> Option<u32> {
+    (limit != Rules::UNLIMITED).then_some(limit)
 }
 
 #[cfg(test)]

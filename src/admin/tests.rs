@@ -22,8 +22,11 @@ fn model() -> Model {
         name: Name::new(name),
         address: ServerAddr::parse("10.0.0.1:8080", Path::new("/")).unwrap(),
         weight: Weight::new(3).unwrap(),
+        priority: 0,
         backup,
+        zone: None,
         max_connections,
+        duty: crate::backend::Duty::Ready,
     };
     Model {
         workers: 2,
@@ -65,6 +68,8 @@ fn model() -> Model {
             source: Vec::new(),
             retries: 2,
             on_down: model::OnDown::Keep,
+            rules: crate::pool::Rules::default(),
+            max_requests: crate::pool::Rules::UNLIMITED,
             announce: None,
             tls: None,
             http: model::http::HttpPool::default(),
@@ -341,13 +346,17 @@ async fn a_pool_shows_how_each_server_does_and_why() {
         (&pool["name"], &pool["balance"], &pool["servers_open"]),
         (&"web".into(), &"least_conn".into(), &1.into())
     );
+    assert_eq!(
+        (&pool["queue"], &pool["queue_max"], &pool["fail_open"], &pool["max_connections"]),
+        (&0.into(), &1000.into(), &false.into(), &serde_json::Value::Null)
+    );
     let (down, spare) = (&pool["servers"][0], &pool["servers"][1]);
     assert!(down["since"].as_str().unwrap().ends_with('Z'));
     let mut down = down.clone();
     down.as_object_mut().unwrap().remove("since");
     let expected = serde_json::json!({
-        "name": "a", "address": "10.0.0.1:8080", "weight": 3, "backup": false, "max_connections": 5,
-        "state": "down", "until": null, "reason": "connection refused", "connections_active": 0, "connections_total": 0,
+        "name": "a", "address": "10.0.0.1:8080", "weight": 3, "priority": 0, "backup": false, "zone": null,
+        "max_connections": 5, "state": "down", "until": null, "reason": "connection refused", "warming": false, "connections_active": 0, "connections_total": 0,
         "connect_failures": 1, "bytes_in": 0, "bytes_out": 0,
     });
     assert_eq!(down, expected);

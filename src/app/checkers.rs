@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::backend::{Server, State};
+use crate::backend::{Duty, Server, State};
 use crate::health::{Check, Checker, Found};
 use crate::net::address::ServerAddr;
 use crate::net::proxy_protocol::Version;
@@ -103,7 +103,8 @@ fn checked(snapshot: &Snapshot) -> impl Iterator<Item = (Settings, &Server)> {
             pool.pool.servers().map(move |server| {
                 let settings = Settings {
                     address: server.address.clone(),
-                    check: model.check.clone(),
+                    // Whoever is in maintenance is left alone.
+                    check: if server.duty == Duty::Maintenance { Check::None } else { model.check.clone() },
                     announce: model.announce,
                     source: pool.pool.first_source(server),
                 };

@@ -6,6 +6,8 @@
 
 mod certificates;
 mod checkers;
+mod drains;
+mod fail_open;
 mod outliers;
 mod reconcile;
 mod sockets;
@@ -297,4 +299,5 @@ fn raise_descriptor_limit() {
 fn show_snapshot(catalogue: &Catalogue, snapshot: &Snapshot) {
     catalogue.generation.store(snapshot.generation, Ordering::Relaxed);
     catalogue.set_certificates(snapshot.certificates());
+    snapshot.pools().for_each(|pool| fail_open::look(&pool.pool));
 }

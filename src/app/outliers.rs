@@ -126,6 +126,7 @@ impl Session {
                 let reason = seen.to_string();
                 state.set_ejected(Some(Ejection { since, until: since + length, reason: reason.clone() }));
                 state.metrics().ejected();
+                super::fail_open::look(&pool.pool);
                 let (length, left) = (format_duration(length), Left(pool));
                 tracing::warn!(pool = %state.pool, server = %state.name, "server is ejected for {length}: {reason}; {left}");
             }
@@ -182,6 +183,7 @@ impl Known {
         self.record.end(now);
         self.server.set_ejected(None);
         if let Some(pool) = snapshot.pool(&self.server.pool) {
+            super::fail_open::look(&pool.pool);
             let (pool, server, left) = (&self.server.pool, &self.server.name, Left(pool));
             tracing::info!(%pool, %server, "server is no longer ejected: {why}; {left}");
         }

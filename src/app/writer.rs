@@ -9,11 +9,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::checkers::Checkers;
+use super::drains::{self, Drains};
+use super::fail_open;
 use super::outliers::Outliers;
 use super::reconcile::{Adoption, Opening, Plan, reconcile, shown};
 use super::sockets::{BindError, Bound, Sockets};
 use super::{Applied, ReloadError, Source, Stopped, show_snapshot};
 use crate::admin::{ReloadNote, View};
+use crate::backend::Duty;
 use crate::config::model::{Files, OnDown};
 use crate::config::{Loaded, Problems};
 use crate::ending::Reason;
@@ -26,8 +29,9 @@ use crate::worker::{Equipment, Order, Worker};
 
 /// How many commands and findings may wait.
 const WAITING: usize = 1024;
-/// How often a snapshot that was replaced is looked at, until the last connection that was being set up by it has let go.
-const RETIREMENT: Duration = Duration::from_secs(1);
+/// How often a snapshot that was replaced is looked at, until the last connection that was being set up by it has let go, and
+/// a server that is taken out of service, until its last connection has ended.
+const ROUND: Duration = Duration::from_secs(1);
 /// How long workers may take to end once the time of their connections is over.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -50,6 +54,7 @@ pub(super) struct Writer {
     checkers: Checkers,
     found: mpsc::Receiver<Found>,
     outliers: Outliers,
+    drains: Drains,
     view: Arc<View>,
     control: Tasks,
     /// Hears which files the last configuration tried was made of.
@@ -79,6 +84,7 @@ impl Writer {
             checkers,
             found,
             outliers,
+            drains: Drains::default(),
             view,
             control,
             looked_at,
@@ -128,8 +134,9 @@ impl Writer {
                     None => break true,
                 },
                 Some(found) = self.found.recv() => self.note(found).await,
-                () = tokio::time::sleep(RETIREMENT), if !self.retired.is_empty() => {
+                () = tokio::time::sleep(ROUND), if !(self.retired.is_empty() && self.drains.is_empty()) => {
                     self.retired.retain(|snapshot| Arc::strong_count(snapshot) > 1);
+                    self.drains.look();
                 }
             }
         };
@@ -200,6 +207,7 @@ impl Writer {
         snapshot.succeed(&previous);
         let snapshot = Arc::new(snapshot);
         let drained = self.drained_listeners(&previous, &plan.removed_listeners);
+        let duties = drains::changes(&previous, &snapshot);
         self.equipment.published.store(Arc::clone(&snapshot));
         self.retired.push(previous);
         snapshot.take_over();
@@ -213,6 +221,9 @@ impl Writer {
         for target in drained {
             self.call_back(target, by, Reason::Drained).await;
         }
+        for change in duties {
+            self.change_duty(change).await;
+        }
         self.checkers.follow(&snapshot);
         self.outliers.follow(&snapshot);
         let Plan { changes, needs_restart, .. } = plan;
@@ -222,6 +233,17 @@ impl Writer {
     fn drained_listeners(&self, previous: &Snapshot, removed: &[Name]) -> Vec<Target> {
         let metrics = removed.iter().filter_map(|name| previous.listener(name));
         metrics.map(|listener| Target::Listener(Arc::clone(&listener.metrics))).collect()
+    }
+
+    /// A server is taken out of service, or put back.
+    async fn change_duty(&mut self, change: drains::Change) {
+        if change.duty == Duty::Ready {
+            change.server.warm_up();
+        }
+        self.drains.note(&change);
+        if let Some(limit) = change.limit {
+            self.call_back(Target::Server(change.server), Instant::now() + limit, Reason::Drained).await;
+        }
     }
 
     /// Gives newly bound sockets to the workers.
@@ -295,6 +317,7 @@ impl Writer {
         let Found { server, change, reason } = found;
         let snapshot = self.equipment.published.load_full();
         let Some(pool) = snapshot.pool(&server.pool) else { return };
+        fail_open::look(&pool.pool);
         let (left, of) = (pool.pool.open_servers(), pool.pool.servers().count());
         match change {
             Change::Up => {

@@ -77,7 +77,7 @@ impl LeastConn {
         // Not always the first among equals: a pool that is rebuilt every second would send all its traffic there.
         let start = fastrand::u64(..count.max(1));
         let leaf = |(place, server): (u64, &Server)| {
-            let Server { state, weight, max_connections, address: _, backup: _, tls: _ } = server;
+            let Server { state, weight, max_connections, .. } = server;
             let picked = AtomicU64::new(if place < start { place + count } else { place });
             let leaf =
                 Leaf { weight: *weight, max_connections: *max_connections, load: AtomicU64::new(CLOSED), picked };

@@ -78,19 +78,47 @@ pub trait Balance: Debug + Send + Sync {
 #[derive(Clone, Copy, Debug)]
 pub struct Open<'a> {
     tried: &'a Tried,
+    /// Whether what checks and the jury say counts for nothing.
+    unfit_too: bool,
 }
 
 impl<'a> Open<'a> {
     /// Those that are open and not among `tried`.
     #[must_use]
     pub const fn except(tried: &'a Tried) -> Self {
-        Self { tried }
+        Self { tried, unfit_too: false }
+    }
+
+    /// The same, and those that are not fit as well: too few are for that to mean anything.
+    #[must_use]
+    pub const fn and_unfit(self) -> Self {
+        Self { unfit_too: true, ..self }
+    }
+
+    /// The same with others that were tried.
+    #[must_use]
+    pub const fn but<'b>(self, tried: &'b Tried) -> Open<'b> {
+        Open { tried, unfit_too: self.unfit_too }
+    }
+
+    /// Those that were tried.
+    #[must_use]
+    pub const fn tried(&self) -> &'a Tried {
+        self.tried
+    }
+
+    /// Whether it may be the answer as far as its health goes, be it full or not.
+    #[must_use]
+    pub fn is_eligible(&self, server: &Server) -> bool {
+        let fit =
+            if self.unfit_too { server.state.is_wanted(server.weight) } else { server.state.is_fit(server.weight) };
+        fit && !self.is_tried(server)
     }
 
     /// Whether this one may be the answer.
     #[must_use]
     pub fn has(&self, server: &Server) -> bool {
-        server.is_open() && !self.is_tried(server)
+        self.is_eligible(server) && server.has_room()
     }
 
     /// Whether this one cannot be the answer because it was before.

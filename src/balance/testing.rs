@@ -9,13 +9,10 @@ use crate::units::{Name, Weight};
 
 /// One server per weight, named by its place.
 pub(crate) fn weighted(weights: &[u16]) -> Vec<Server> {
-    let server = |(place, weight): (usize, &u16)| Server {
-        state: State::new(Name::new("pool"), Name::new(&place.to_string())),
-        address: ServerAddr::parse("127.0.0.1:1", Path::new("/")).unwrap(),
-        weight: Weight::new(*weight).unwrap(),
-        backup: false,
-        max_connections: u32::MAX,
-        tls: None,
+    let server = |(place, weight): (usize, &u16)| {
+        let state = State::new(Name::new("pool"), Name::new(&place.to_string()));
+        let address = ServerAddr::parse("127.0.0.1:1", Path::new("/")).unwrap();
+        Server { weight: Weight::new(*weight).unwrap(), ..Server::new(state, address) }
     };
     weights.iter().enumerate().map(server).collect()
 }

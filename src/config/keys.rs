@@ -47,6 +47,10 @@ pub(crate) enum Section {
     Check,
     /// `outlier` of a pool.
     Outlier,
+    /// `queue` of a pool.
+    Queue,
+    /// `breaker` of a pool.
+    Breaker,
     /// `timeouts` of a pool.
     PoolTimeouts,
     /// `tls` of a pool.
@@ -86,6 +90,8 @@ impl Section {
         Self::Server,
         Self::Check,
         Self::Outlier,
+        Self::Queue,
+        Self::Breaker,
         Self::PoolTimeouts,
         Self::PoolTls,
         Self::PoolHttp,
@@ -98,7 +104,7 @@ impl Section {
     pub(crate) const fn keys(self) -> &'static [&'static str] {
         match self {
             Self::Top => {
-                &["workers", "max_connections", "drain_timeout", "watch", "admin", "log", "listeners", "pools"]
+                &["workers", "max_connections", "drain_timeout", "watch", "zone", "admin", "log", "listeners", "pools"]
             }
             Self::Admin => &["http"],
             Self::Log => &["level", "format", "access", "insecure_key_log"],
@@ -183,6 +189,12 @@ impl Section {
                 "source",
                 "retries",
                 "on_down",
+                "spill_below",
+                "fail_open",
+                "slow_start",
+                "max_connections",
+                "queue",
+                "breaker",
                 "proxy_protocol",
                 "tls",
                 "http",
@@ -192,7 +204,7 @@ impl Section {
                 "sticky",
             ],
             Self::Balance => &["algorithm"],
-            Self::Server => &["name", "address", "weight", "backup", "max_connections"],
+            Self::Server => &["name", "address", "weight", "priority", "backup", "zone", "max_connections", "state"],
             Self::Check => &[
                 "type",
                 "interval",
@@ -216,6 +228,8 @@ impl Section {
                 "max_ejection",
                 "max_ejected",
             ],
+            Self::Queue => &["max", "timeout"],
+            Self::Breaker => &["max_pending", "max_requests"],
             Self::PoolTimeouts => &["connect", "response_header"],
             Self::PoolTls => &["ca", "server_name", "verify", "cert", "key", "alpn", "min_version"],
             Self::PoolHttp => &["version"],
@@ -250,6 +264,8 @@ impl Section {
             Self::Server => "a server",
             Self::Check => "`check`",
             Self::Outlier => "`outlier`",
+            Self::Queue => "`queue` of a pool",
+            Self::Breaker => "`breaker` of a pool",
             Self::PoolTimeouts => "`timeouts` of a pool",
             Self::PoolTls => "`tls` of a pool",
             Self::PoolHttp => "`http` of a pool",

@@ -13,6 +13,7 @@ mod problem;
 mod raw;
 mod raw_health;
 mod raw_http;
+mod raw_rules;
 mod raw_tls;
 mod read;
 mod report;

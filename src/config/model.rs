@@ -9,12 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::limits::Descriptors;
+use crate::backend::Duty;
 use crate::balance::Policy;
 use crate::disk::Content;
 use crate::health::{Check, Outlier};
 pub use crate::logging::{AccessLog, LogFormat, LogLevel};
 use crate::net::address::{BindAddr, Networks, ServerAddr};
 use crate::net::proxy_protocol::Version;
+use crate::pool::Rules;
 use crate::route::HostPattern;
 use crate::tls::{ServerSettings, Settings};
 use crate::units::{Name, Weight};
@@ -179,6 +181,10 @@ pub struct Pool {
     pub retries: u8,
     /// What happens to established connections of a server that goes down.
     pub on_down: OnDown,
+    /// Which servers are asked first, when they are full, and who waits then.
+    pub rules: Rules,
+    /// How many requests each server may have at once.
+    pub max_requests: u32,
     /// The version of the PROXY header that its servers are sent, if they are.
     pub announce: Option<Version>,
     /// What is asked of its servers if TLS is spoken to them.
@@ -221,15 +227,21 @@ pub struct Server {
     pub address: ServerAddr,
     /// Its share of the traffic.
     pub weight: Weight,
-    /// Whether it is chosen only while no other server can be.
+    /// Its level: the servers of the first are asked first.
+    pub priority: u8,
+    /// Whether it is in a level of its own, behind all others.
     pub backup: bool,
+    /// Where it stands.
+    pub zone: Option<Name>,
     /// How many connections it is given at once, at most.
     pub max_connections: u32,
+    /// Whether the operator lets it serve.
+    pub duty: Duty,
 }
 
 impl Server {
     /// The value of [`Server::max_connections`] that sets no limit.
-    pub const UNLIMITED: u32 = u32::MAX;
+    pub const UNLIMITED: u32 = Rules::UNLIMITED;
 }
 
 impl Model {

@@ -7,8 +7,10 @@ use super::keys::Section;
 use super::model::{LogFormat, LogLevel, Model, OnDown};
 use super::raw_health::{RawHttpProbe, RawOutlier};
 use super::raw_http::{RawHttp, RawHttpPool, RawHttpTimeouts};
+use super::raw_rules::RawRules;
 use super::raw_tls::{RawPoolTls, RawProxyProtocol, RawSniRoute, RawTls};
 use super::read::{At, Either, Field, Fields, Named, Read};
+use crate::backend::Duty;
 use crate::balance::Policy;
 use crate::net::proxy_protocol::Version;
 use crate::units::Weight;
@@ -16,7 +18,9 @@ use crate::units::Weight;
 /// The most data threads.
 pub(super) const MOST_WORKERS: i64 = 256;
 /// The most connections anything can be configured to have; what the machine allows is far less.
-const MOST_CONNECTIONS: i64 = 1_000_000_000;
+pub(super) const MOST_CONNECTIONS: i64 = 1_000_000_000;
+/// The last level that servers can be put in, before that of backup servers.
+const LAST_LEVEL: i64 = 9;
 /// The most probes in a row a change of health can be made to take.
 const MOST_PROBES: i64 = 100;
 
@@ -26,6 +30,7 @@ pub(super) struct RawFile<'t> {
     pub(super) max_connections: Option<At<u32>>,
     pub(super) drain_timeout: Option<At<Duration>>,
     pub(super) watch: Option<At<bool>>,
+    pub(super) zone: Option<At<&'t str>>,
     pub(super) admin: Option<RawAdmin<'t>>,
     pub(super) log: Option<RawLog<'t>>,
     pub(super) listeners: Vec<Named<'t, RawListener<'t>>>,
@@ -41,6 +46,7 @@ impl<'t> Read<'t> for RawFile<'t> {
             max_connections: fields.optional("max_connections").whole_number(1..=MOST_CONNECTIONS),
             drain_timeout: fields.optional("drain_timeout").duration(),
             watch: fields.optional("watch").boolean(),
+            zone: fields.optional("zone").text(),
             admin: fields.optional("admin").table(),
             log: fields.optional("log").table(),
             listeners: fields.optional("listeners").named(),
@@ -192,6 +198,7 @@ pub(super) struct RawPool<'t> {
     pub(super) source: Option<At<Vec<Option<At<&'t str>>>>>,
     pub(super) retries: Option<At<u8>>,
     pub(super) on_down: Option<At<OnDown>>,
+    pub(super) rules: RawRules,
     pub(super) proxy_protocol: Option<At<Version>>,
     pub(super) tls: Option<RawPoolTls<'t>>,
     pub(super) http: RawHttpPool<'t>,
@@ -214,6 +221,7 @@ impl<'t> Read<'t> for RawPool<'t> {
                 ("drain", OnDown::Drain),
                 ("reset", OnDown::Reset),
             ]),
+            rules: RawRules::read(fields),
             proxy_protocol: fields.optional("proxy_protocol").word(&[("v1", Version::V1), ("v2", Version::V2)]),
             tls: fields.optional("tls").table(),
             http: RawHttpPool::read(fields),
@@ -254,8 +262,11 @@ pub(super) struct RawServer<'t> {
     pub(super) name: Option<At<&'t str>>,
     pub(super) address: Option<At<&'t str>>,
     pub(super) weight: Option<At<u16>>,
+    pub(super) priority: Option<At<u8>>,
     pub(super) backup: Option<At<bool>>,
+    pub(super) zone: Option<At<&'t str>>,
     pub(super) max_connections: Option<At<u32>>,
+    pub(super) duty: Option<At<Duty>>,
 }
 
 impl<'t> RawServer<'t> {
@@ -263,9 +274,16 @@ impl<'t> RawServer<'t> {
     fn either(field: Field<'t, '_>) -> Option<Self> {
         match field.table_or(Field::text)? {
             Either::Table(server) => Some(server),
-            Either::Short(address) => {
-                Some(Self { name: None, address: Some(address), weight: None, backup: None, max_connections: None })
-            }
+            Either::Short(address) => Some(Self {
+                name: None,
+                address: Some(address),
+                weight: None,
+                priority: None,
+                backup: None,
+                zone: None,
+                max_connections: None,
+                duty: None,
+            }),
         }
     }
 }
@@ -278,8 +296,15 @@ impl<'t> Read<'t> for RawServer<'t> {
             name: fields.optional("name").text(),
             address: fields.required("address").text(),
             weight: fields.optional("weight").whole_number(0..=i64::from(Weight::HEAVIEST)),
+            priority: fields.optional("priority").whole_number(0..=LAST_LEVEL),
             backup: fields.optional("backup").boolean(),
+            zone: fields.optional("zone").text(),
             max_connections: fields.optional("max_connections").whole_number(0..=MOST_CONNECTIONS),
+            duty: fields.optional("state").word(&[
+                (Duty::Ready.label(), Duty::Ready),
+                (Duty::Drain.label(), Duty::Drain),
+                (Duty::Maintenance.label(), Duty::Maintenance),
+            ]),
         }
     }
 }

@@ -8,7 +8,7 @@ use prometheus::process_collector::ProcessCollector;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
 use super::shard::{CONNECT_BOUNDS, CONNECTION_BOUNDS, Total};
-use super::{Catalogue, ListenerMetrics, ServerMetrics, http, living, lock};
+use super::{Catalogue, ListenerMetrics, ServerMetrics, http, living, lock, pools};
 use crate::ending::{Handshake, Reason, TlsVersion};
 
 pub(super) fn expose(catalogue: &Catalogue) -> String {
@@ -18,6 +18,7 @@ pub(super) fn expose(catalogue: &Catalogue) -> String {
     add_listeners(&living(&catalogue.listeners), &mut families);
     http::add_listeners(&living(&catalogue.listeners), &mut families);
     add_certificates(catalogue, &mut families);
+    pools::add(&living(&catalogue.pools), &living(&catalogue.servers), &mut families);
     add_servers(&living(&catalogue.servers), &mut families);
     http::add_servers(&living(&catalogue.servers), &mut families);
     families.retain(|family| !family.get_metric().is_empty());
@@ -337,7 +338,7 @@ pub(super) fn counter(labels: &[(&str, &str)], value: f64) -> Metric {
     metric
 }
 
-fn gauge(labels: &[(&str, &str)], value: f64) -> Metric {
+pub(super) fn gauge(labels: &[(&str, &str)], value: f64) -> Metric {
     let mut metric = with_labels(labels);
     let mut gauge = Gauge::default();
     gauge.set_value(value);

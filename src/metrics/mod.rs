@@ -6,6 +6,7 @@
 
 mod expose;
 mod http;
+mod pools;
 mod shard;
 
 use std::collections::{BTreeMap, HashMap};
@@ -18,6 +19,7 @@ use crossbeam_utils::CachePadded;
 use crate::ending::{Handshake, Reason, TlsVersion};
 use crate::units::Name;
 use http::{ListenerHttp, ServerHttp};
+pub use pools::PoolMetrics;
 use shard::{CONNECT_BOUNDS, CONNECTION_BOUNDS, Histogram, Tally};
 
 /// A number that is exact at every moment and shared by all threads.
@@ -286,6 +288,7 @@ pub struct Catalogue {
     workers: Box<[WorkerMetrics]>,
     listeners: Mutex<HashMap<Name, Weak<ListenerMetrics>>>,
     servers: Mutex<HashMap<(Name, Name), Weak<ServerMetrics>>>,
+    pools: Mutex<HashMap<Name, Weak<PoolMetrics>>>,
     /// The generation of the configuration in effect.
     pub generation: AtomicU64,
     /// Reloads that took effect.
@@ -309,6 +312,7 @@ impl Catalogue {
             workers: (0..workers).map(|_| WorkerMetrics::default()).collect(),
             listeners: Mutex::default(),
             servers: Mutex::default(),
+            pools: Mutex::default(),
             generation: AtomicU64::new(0),
             reloads_applied: AtomicU64::new(0),
             reloads_failed: AtomicU64::new(0),
@@ -362,6 +366,12 @@ impl Catalogue {
             checks: Mutex::new(Checks { passed: 0, failed: 0, seconds: Histogram::default() }),
             ejections: AtomicU64::new(0),
         })
+    }
+
+    /// The counters of the pool of this name: those it has, or new ones.
+    #[must_use]
+    pub fn pool(&self, name: &Name) -> Arc<PoolMetrics> {
+        find_or_make(&self.pools, name, || PoolMetrics::new(name.clone(), self.shards(Histogram::default)))
     }
 
     /// How many connections ended for a reason, through the listeners that are or still have connections.

@@ -199,6 +199,14 @@ impl Stream {
         }
     }
 
+    /// Whether bytes wait to be read.
+    #[must_use]
+    pub fn holds_bytes(&self) -> bool {
+        let mut byte = [0];
+        let peeked = rustix::net::recv(&self.socket, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT);
+        peeked.is_ok_and(|(bytes, _)| bytes > 0)
+    }
+
     /// Whether to close with a reset when it is dropped, so that the other side cannot take the end for a clean one
     /// (`SO_LINGER` of zero, socket(7)).
     pub fn set_abandoned(&mut self, abandoned: bool) {

@@ -1,6 +1,10 @@
 //! Towards a server: picked, connected to, told whom we speak for, shaken hands with; if that fails, another one is.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
 
 use tokio::time::{Instant, timeout_at};
 
@@ -8,6 +12,7 @@ use super::ends::ServerEnd;
 use super::intake::Arrived;
 use super::reasons;
 use super::record::{More, Record};
+use super::turn::Turn;
 use crate::backend::{Outcome, Server};
 use crate::ending::{Reason, TlsVersion};
 use crate::net::address::{ClientAddr, Endpoint};
@@ -15,7 +20,7 @@ use crate::net::dial::{First, dial};
 use crate::net::proxy_protocol::{Announcement, Origin, TlsFacts, Version, encode};
 use crate::net::stream::Stream;
 use crate::pool::{Picked, Pool, Tried};
-use crate::snapshot::PoolInEffect;
+use crate::snapshot::{PoolInEffect, Snapshot};
 use crate::tls;
 
 /// Why a server was not reached.
@@ -42,6 +47,7 @@ pub(super) async fn reach(
     header: &[u8],
 ) -> Result<ServerEnd, Unreached> {
     let started = Instant::now();
+    let _connecting = server.state.connecting();
     let we_begin = server.tls.is_some() || !header.is_empty();
     let first_of_all = if we_begin { First::Us } else { first };
     let dialled = dial(&server.address, pool.next_source(server), pool.connect_timeout(), first_of_all).await;
@@ -80,29 +86,48 @@ pub(super) async fn reach(
     reached
 }
 
-/// Picks a server and connects to it; if that fails, picks another, as often as the pool allows. What the client has sent
-/// is sent to none before it is connected, so nothing has to be replayed.
+/// Picks a server and connects to it, having waited for one if all are full; if that fails, picks another, as often as the
+/// pool allows. What the client has sent is sent to none before it is connected, so nothing has to be replayed.
 pub(super) async fn connect(
     record: &mut Record,
+    snapshot: &Arc<Snapshot>,
     pool: &PoolInEffect,
+    client: &Arrived,
     first: First,
     header: &[u8],
 ) -> Result<ServerEnd, Reason> {
-    let pool = &pool.pool;
+    let desk = Rc::clone(&record.desk);
+    let place = snapshot.place_of(pool.pool.name()).ok_or(Reason::NoServer)?;
+    let mut turn = Turn::new(&desk, snapshot, place);
     let mut tried = Tried::new();
-    let mut failure = Reason::NoServer;
-    while let Some(Picked { server, lease }) = pool.pick(&tried) {
+    let mut failure = None;
+    loop {
+        let Some(Picked { server, lease }) = turn.pick(&tried, |pool| pool.pool.pick(&tried)) else {
+            // Seldom, and nothing that every connection should have room for.
+            let waited = Box::pin(async {
+                tokio::select! {
+                    waited = turn.wait(&tried, None) => waited,
+                    reason = left(client) => Err(reason),
+                }
+            });
+            match waited.await {
+                Ok(()) => continue,
+                Err(Reason::NoServer) => break,
+                Err(reason) => return Err(reason),
+            }
+        };
         if tried.count() > 0 {
             record.retried();
         }
         let started = Instant::now();
-        match reach(record.desk.worker, pool, server, first, header).await {
+        let Some(PoolInEffect { pool, .. }) = turn.pool() else { break };
+        match reach(desk.worker, pool, server, first, header).await {
             Ok(end) => {
                 record.connected(lease, started.elapsed());
                 return Ok(end);
             }
             Err(Unreached { reason, words }) => {
-                failure = reason;
+                failure = Some(reason);
                 record.failed_at(&server.state);
                 if let Some(words) = words {
                     record.failed(words);
@@ -114,7 +139,24 @@ pub(super) async fn connect(
             break;
         }
     }
-    Err(failure)
+    Err(failure.unwrap_or(Reason::NoServer))
+}
+
+/// Waits until a client has left, for one who does not read just now. One that has sent its end behind what it has said has
+/// not.
+async fn left(client: &Arrived) -> Reason {
+    let socket = client.end.socket();
+    let has_spoken = !client.early.is_empty();
+    poll_fn(|cx| {
+        if socket.poll_reset(cx).is_ready() {
+            return Poll::Ready(Reason::ClientReset);
+        }
+        if has_spoken || socket.poll_closed(cx).is_pending() || socket.holds_bytes() {
+            return Poll::Pending;
+        }
+        Poll::Ready(Reason::ClientClosed)
+    })
+    .await
 }
 
 /// The header that tells a server whom we speak for.

@@ -164,7 +164,7 @@ async fn set_up(
     live: Entry,
     socket: OwnedFd,
     listener: &Name,
-    snapshot: &Snapshot,
+    snapshot: &Arc<Snapshot>,
 ) -> Result<Established, Reason> {
     let client = Stream::new(socket).map_err(|_no_event_queue| Reason::Internal)?;
     let name = listener;
@@ -206,7 +206,7 @@ async fn find_server(
     record: &mut Record,
     mut client: Stream,
     listener: &Listener,
-    snapshot: &Snapshot,
+    snapshot: &Arc<Snapshot>,
 ) -> Result<(ClientEnd, ServerEnd, Early), Reason> {
     client.set_abandoned(true);
     let mut arrived = arrive(record, client, listener).await?;
@@ -219,7 +219,7 @@ async fn find_server(
     let header = pool.announce.map(|version| header(record, version, &arrived)).unwrap_or_default();
     let goes_on_at_once = !arrived.early.is_empty() && !arrived.screened;
     let first = if goes_on_at_once { First::Us } else { First::PerhapsServer };
-    let mut server = connect(record, pool, first, &header).await?;
+    let mut server = connect(record, snapshot, pool, &arrived, first, &header).await?;
     if arrived.screened {
         let until = Instant::now() + listener.timeouts.idle;
         Box::pin(no_longer_than(until, screen(record, &mut arrived, &mut server))).await?;

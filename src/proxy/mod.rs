@@ -9,6 +9,7 @@ mod intake;
 mod live;
 mod reasons;
 mod record;
+mod turn;
 
 use std::cell::Cell;
 use std::rc::Rc;

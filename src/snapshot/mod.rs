@@ -7,20 +7,20 @@ mod http;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 
-use crate::backend::{Server, State};
+use crate::backend::{Duty, Server, State};
 use crate::config::model::{self, Model, OnDown};
 use crate::health::Outlier;
 use crate::metrics::{Catalogue, ListenerMetrics};
 use crate::net::address::Networks;
 use crate::net::proxy_protocol::Version;
-use crate::pool::{Pool, Settings};
+use crate::pool::{Pool, PoolState, Settings};
 use crate::route::SniRoutes;
 use crate::tls::Terminator;
-use crate::units::Name;
+use crate::units::{Name, Weight};
 
 /// The one place the snapshot in effect is read from.
 pub type Published = ArcSwap<Snapshot>;
@@ -155,7 +155,13 @@ impl Snapshot {
     /// The pool of this name.
     #[must_use]
     pub fn pool(&self, name: &Name) -> Option<&PoolInEffect> {
-        self.pools.get(*self.places.get(name)?)
+        self.pools.get(self.place_of(name)?)
+    }
+
+    /// The place of the pool of this name, as routes know it.
+    #[must_use]
+    pub fn place_of(&self, name: &Name) -> Option<usize> {
+        self.places.get(name).copied()
     }
 
     /// The pool at this place, as routes know it.
@@ -280,31 +286,54 @@ fn build_pool(pool: &model::Pool, before: Option<&PoolInEffect>, catalogue: &Cat
         source,
         retries,
         on_down: _,
+        rules,
+        max_requests,
         announce: _,
         tls,
         http,
     } = pool;
+    // Where all are new, nobody is there to carry what they do not.
+    let joins = servers.iter().any(|server| kept.contains_key(&server.name));
     let servers = servers
         .iter()
         .map(|server| {
-            let model::Server { name: server_name, address, weight, backup, max_connections } = server;
+            let model::Server { name: server_name, address, weight, priority, backup, zone, max_connections, duty } =
+                server;
             let before = kept.get(server_name);
             let state = before.map_or_else(
-                || State::counted(name.clone(), server_name.clone(), catalogue),
+                || {
+                    let state = State::counted(name.clone(), server_name.clone(), catalogue);
+                    if joins {
+                        state.warm_up();
+                    }
+                    state
+                },
                 |before| Arc::clone(&before.state),
             );
             let sessions = before.and_then(|before| before.tls.as_ref());
+            let duty_since = before.filter(|before| before.duty == *duty).map(|before| before.duty_since);
             Server {
-                state,
                 tls: tls.as_ref().map(|settings| settings.for_server(address, sessions, log_keys)),
-                address: address.clone(),
-                weight: *weight,
+                weight: if *duty == Duty::Ready { *weight } else { Weight::NONE },
+                full_weight: *weight,
+                duty: *duty,
+                duty_since: duty_since.unwrap_or_else(SystemTime::now),
+                priority: *priority,
                 backup: *backup,
-                max_connections: *max_connections,
+                zone: zone.clone(),
+                max_connections: *max_connections.min(max_requests),
+                ..Server::new(state, address.clone())
             }
         })
         .collect();
-    let settings =
-        Settings { balance: *balance, retries: *retries, connect_timeout: timeouts.connect, sources: source.clone() };
-    Pool::new(name.clone(), settings, servers).with_retry_budget(http.retry_budget)
+    let state =
+        before.map_or_else(|| PoolState::counted(name.clone(), catalogue), |before| Arc::clone(before.pool.state()));
+    let settings = Settings {
+        balance: *balance,
+        retries: *retries,
+        connect_timeout: timeouts.connect,
+        sources: source.clone(),
+        rules: rules.clone(),
+    };
+    Pool::continuing(state, settings, servers).with_retry_budget(http.retry_budget)
 }

@@ -7,6 +7,8 @@ pub struct Weight(u16);
 impl Weight {
     /// The largest weight.
     pub const HEAVIEST: u16 = 1000;
+    /// The weight of a server that gets no new connections.
+    pub const NONE: Self = Self(0);
     /// The weight of a server that names none.
     pub const ONE: Self = Self(1);
 

@@ -19,6 +19,12 @@ pub(crate) struct AskedPool {
     /// `rise` and `fall`, if its servers are checked.
     pub(crate) check: Option<(u32, u32)>,
     pub(crate) retries: usize,
+    /// Of all its servers together; 0 sets no limit.
+    pub(crate) max_connections: u32,
+    /// In percent.
+    pub(crate) fail_open: usize,
+    /// Whether somebody could wait for room, which nobody does here.
+    pub(crate) queues: bool,
     pub(crate) servers: Vec<AskedServer>,
 }
 
@@ -29,7 +35,10 @@ pub(crate) struct AskedServer {
     pub(crate) given_name: Option<&'static str>,
     pub(crate) port: u16,
     pub(crate) weight: u16,
+    pub(crate) priority: u8,
     pub(crate) backup: bool,
+    /// Whether the operator lets it serve.
+    pub(crate) ready: bool,
     /// 0 sets no limit.
     pub(crate) max_connections: u32,
 }
@@ -54,7 +63,9 @@ impl AskedServer {
             given_name: (random.u8(..4) > 0).then(|| SERVERS[random.usize(..SERVERS.len())]),
             port: random.u16(PORTS),
             weight: any_weight(random),
+            priority: if random.bool() { 0 } else { random.u8(..3) },
             backup: random.u8(..5) == 0,
+            ready: random.u8(..8) > 0,
             max_connections: any_limit(random),
         }
     }
@@ -67,6 +78,9 @@ impl AskedPool {
             balance: any_policy(random),
             check: any_check(random),
             retries: random.usize(..4),
+            max_connections: any_limit(random) * 4,
+            fail_open: any_share(random),
+            queues: random.bool(),
             servers: Vec::new(),
         };
         (0..random.usize(1..=5)).for_each(|_| pool.add_server(random));
@@ -84,7 +98,7 @@ impl AskedPool {
 
     fn change(&mut self, random: &mut Rng) {
         let at = random.usize(..self.servers.len());
-        match random.u8(..12) {
+        match random.u8(..17) {
             0..3 => self.add_server(random),
             3..5 if self.servers.len() > 1 => drop(self.servers.remove(at)),
             5 => self.balance = any_policy(random),
@@ -94,6 +108,11 @@ impl AskedPool {
             9 if self.servers[at].given_name.is_some() => self.servers[at].port = random.u16(PORTS),
             10 => random.shuffle(&mut self.servers),
             11 => self.retries = random.usize(..4),
+            12 => self.servers[at].priority = random.u8(..3),
+            13 => self.servers[at].ready ^= true,
+            14 => self.max_connections = any_limit(random) * 4,
+            15 => self.fail_open = any_share(random),
+            16 => self.queues ^= true,
             _ => self.servers[at].weight = any_weight(random),
         }
     }
@@ -132,7 +151,9 @@ impl Asked {
                     given_name: Some("only"),
                     port: PORTS.start,
                     weight: 1,
+                    priority: 0,
                     backup: false,
+                    ready: true,
                     max_connections: 0,
                 };
                 pool.servers.push(server);
@@ -147,8 +168,17 @@ impl Asked {
     pub(crate) fn text(&self, random: &mut Rng) -> String {
         let mut text = format!("[listeners.web]\nbind = \"127.0.0.1:9\"\npool = \"{}\"\n", self.pools[0].name);
         for pool in &self.pools {
-            let AskedPool { name, balance, check, retries, servers } = pool;
+            let AskedPool { name, balance, check, retries, max_connections, fail_open, queues, servers } = pool;
             write!(text, "[pools.{name}]\nbalance = \"{}\"\nretries = {retries}\n", balance.label()).unwrap();
+            if *max_connections > 0 || random.bool() {
+                writeln!(text, "max_connections = {max_connections}").unwrap();
+            }
+            if *fail_open > 0 || random.bool() {
+                writeln!(text, "fail_open = \"{fail_open}%\"").unwrap();
+            }
+            if !queues {
+                text.push_str("queue = { max = 0 }\n");
+            }
             match check {
                 None => text.push_str("check = \"none\"\n"),
                 Some((2, 3)) if random.bool() => {}
@@ -156,12 +186,19 @@ impl Asked {
             }
             text.push_str("servers = [\n");
             for server in servers {
-                let AskedServer { given_name, port: _, weight, backup, max_connections } = server;
+                let AskedServer { given_name, port: _, weight, priority, backup, ready, max_connections } = server;
                 let mut say = |default: bool| !default || random.bool();
                 let mut keys = vec![format!("address = \"{}\"", server.address())];
                 keys.extend(given_name.map(|name| format!("name = \"{name}\"")));
                 keys.extend(say(*weight == 1).then(|| format!("weight = {weight}")));
-                keys.extend(say(!*backup).then(|| format!("backup = {backup}")));
+                if *backup {
+                    keys.push("backup = true".to_owned());
+                } else {
+                    keys.extend(say(*priority == 0).then(|| format!("priority = {priority}")));
+                    keys.extend(say(true).then(|| "backup = false".to_owned()));
+                }
+                let state = if *ready { "ready" } else { "drain" };
+                keys.extend(say(*ready).then(|| format!("state = {state:?}")));
                 keys.extend(say(*max_connections == 0).then(|| format!("max_connections = {max_connections}")));
                 if keys.len() == 1 {
                     writeln!(text, "  \"{}\",", server.address()).unwrap();
@@ -186,6 +223,10 @@ fn any_weight(random: &mut Rng) -> u16 {
 
 fn any_limit(random: &mut Rng) -> u32 {
     if random.bool() { 0 } else { random.u32(1..8) }
+}
+
+fn any_share(random: &mut Rng) -> usize {
+    if random.u8(..3) > 0 { 0 } else { random.usize(..=100) }
 }
 
 fn any_policy(random: &mut Rng) -> Policy {

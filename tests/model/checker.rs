@@ -102,7 +102,9 @@ impl Ward {
             given_name: Some(*name),
             port: 1,
             weight: 1,
+            priority: 0,
             backup: false,
+            ready: true,
             max_connections: 0,
         };
         let pool = AskedPool {
@@ -110,6 +112,9 @@ impl Ward {
             balance: portreeve::balance::Policy::RoundRobin,
             check: Some((timing.rise, timing.fall)),
             retries: 0,
+            max_connections: 0,
+            fail_open: 0,
+            queues: true,
             servers: SERVERS.iter().map(asked_server).collect(),
         };
         let view = naive.plan(&Asked { pools: vec![pool] }, |_| false);

@@ -203,6 +203,11 @@ impl Life {
     /// One pick of the real pool, judged.
     fn pick(&mut self, slow: &Slow, is_current: bool) -> Option<(Id, Lease)> {
         let Slow { snapshot, view, pool, tried, tried_ids } = slow;
+        // What an older pool knows of its servers all together is as old as the newer pool.
+        let (asked, _) = view.pool(pool).unwrap();
+        if !is_current && (asked.max_connections > 0 || asked.fail_open > 0) {
+            return None;
+        }
         let eligible = self.naive.eligible(view, pool, tried_ids);
         let Some(Picked { server, lease }) = snapshot.pool(&Name::new(pool)).unwrap().pool.pick(tried) else {
             assert!(eligible.is_empty(), "nobody was picked in {pool} though {eligible:?} may be");
@@ -359,9 +364,17 @@ impl Life {
             assert_eq!(real.servers().count(), pool.servers.len());
             let found = real.servers().find(|server| server.state.name.as_str() == name).unwrap();
             let limit = if server.max_connections == 0 { u32::MAX } else { server.max_connections };
+            let priority = if server.backup { 0 } else { server.priority };
+            assert_eq!(found.weight.get(), if server.ready { server.weight } else { 0 });
             assert_eq!(
-                (found.weight.get(), found.backup, found.max_connections, found.address.to_string()),
-                (server.weight, server.backup, limit, server.address())
+                (
+                    found.full_weight.get(),
+                    found.priority,
+                    found.backup,
+                    found.max_connections,
+                    found.address.to_string()
+                ),
+                (server.weight, priority, server.backup, limit, server.address())
             );
             let state = &found.state;
             let twins = |(known, _): &(&Id, &Weak<State>)| **known != id;
@@ -421,7 +434,10 @@ impl Life {
                 "the health of {id}"
             );
             assert_eq!(state.metrics().connections(), self.naive.connections[&known.key], "{:?}", known.key);
-            assert_eq!(is_watched(&state), pool.balance == Policy::LeastConn, "who watches {:?}", known.key);
+            let is_limited =
+                pool.max_connections > 0 || pool.queues && pool.servers.iter().any(|s| s.max_connections > 0);
+            let counts = pool.balance == Policy::LeastConn || is_limited || pool.fail_open > 0;
+            assert_eq!(is_watched(&state), counts, "who watches {:?}", known.key);
             let shown = published.pool(&Name::new(pool.name)).unwrap().pool.open_servers();
             let open = |id: &Id| published_open(&self.naive, &view, *id);
             assert_eq!(shown, view.pool(pool.name).unwrap().1.iter().filter(|id| open(id)).count());
@@ -466,9 +482,10 @@ fn release(naive: &mut Naive, id: Id, lease: Lease) {
 
 /// Whether it may be given a connection by the settings of `view`.
 fn published_open(naive: &Naive, view: &View, id: Id) -> bool {
-    let (_, server) = view.member(id).unwrap();
+    let (pool, server) = view.member(id).unwrap();
     let known = &naive.servers[&id];
-    server.weight > 0 && known.up && (server.max_connections == 0 || known.active < server.max_connections)
+    let fit = known.up || naive.fails_open(view, pool.name);
+    server.weight > 0 && server.ready && fit && (server.max_connections == 0 || known.active < server.max_connections)
 }
 
 /// The failures that traffic met so far, without waiting for any.

@@ -12,6 +12,13 @@ pub(crate) type Id = u64;
 /// The names of a pool and a server.
 pub(crate) type Key = (&'static str, String);
 
+/// Whether it is that of backup servers, and else which.
+type Level = (bool, u8);
+
+fn level(server: &AskedServer) -> Level {
+    if server.backup { (true, 0) } else { (false, server.priority) }
+}
+
 /// One generation: what is asked for, and who that is.
 #[derive(Clone, Debug)]
 pub(crate) struct View {
@@ -61,7 +68,7 @@ pub(crate) struct Naive {
     pub(crate) servers: HashMap<Id, Server>,
     /// Connections made by each name, which outlive a server for as long as anything of it is left.
     pub(crate) connections: HashMap<Key, u64>,
-    stretches: HashMap<(&'static str, bool), Stretch>,
+    stretches: HashMap<(&'static str, Level), Stretch>,
     last_picked: HashMap<Id, usize>,
     picks: usize,
     /// How often an exact rotation was seen and how often a choice of the least loaded, so that nobody trusts a check that
@@ -140,16 +147,31 @@ impl Naive {
         self.last_picked.clear();
     }
 
-    /// Who may be picked now: the primary servers that are open, or if there are none the backup ones.
+    /// Whether so few servers of a pool are fit that nobody asks whether they are.
+    pub(crate) fn fails_open(&self, view: &View, pool: &str) -> bool {
+        let (pool, ids) = view.pool(pool).unwrap();
+        let wanted = || pool.servers.iter().zip(ids).filter(|(server, _)| server.weight > 0 && server.ready);
+        let fit = wanted().filter(|(_, id)| self.servers[id].up).count();
+        fit * 100 < pool.fail_open * wanted().count()
+    }
+
+    /// Who may be picked now: the servers that are open, of the first level where some are.
     pub(crate) fn eligible(&self, view: &View, pool: &str, tried: &[Id]) -> Vec<Id> {
         let (pool, ids) = view.pool(pool).unwrap();
-        for backup in [false, true] {
-            let tier = pool.servers.iter().zip(ids).filter(|(server, _)| server.backup == backup);
+        let blind = self.fails_open(view, pool.name);
+        let active: u32 = ids.iter().map(|id| self.servers[id].active).sum();
+        if pool.max_connections > 0 && active >= pool.max_connections {
+            return Vec::new();
+        }
+        let mut levels: Vec<Level> = pool.servers.iter().map(level).collect();
+        levels.sort_unstable();
+        for this in levels {
+            let tier = pool.servers.iter().zip(ids).filter(|(server, _)| level(server) == this);
             let open: Vec<Id> = tier
                 .filter(|(server, id)| {
                     let known = &self.servers[id];
                     let room = server.max_connections == 0 || known.active < server.max_connections;
-                    server.weight > 0 && known.up && room && !tried.contains(id)
+                    server.weight > 0 && server.ready && (known.up || blind) && room && !tried.contains(id)
                 })
                 .map(|(_, id)| *id)
                 .collect();
@@ -173,6 +195,8 @@ impl Naive {
         self.picks += 1;
         match pool.balance {
             Policy::RoundRobin => self.judge_rotation(pool, ids, tried, eligible, id),
+            // Then the ranking is not asked, which knows those that are fit.
+            Policy::LeastConn if self.fails_open(&view, pool.name) => {}
             Policy::LeastConn => {
                 let load = |id: &Id| (u64::from(self.servers[id].active) + 1, u64::from(asked(*id).weight));
                 let (mine, weight) = load(&id);
@@ -196,13 +220,11 @@ impl Naive {
     /// While the same servers are open, each has exactly its turns in any stretch as long as a rotation; while all are, it
     /// is never two turns from its share in a shorter one either.
     fn judge_rotation(&mut self, pool: &AskedPool, ids: &[Id], tried: &[Id], open: &[Id], id: Id) {
-        let is_backup = |id: Id| pool.servers.iter().zip(ids).any(|(server, other)| *other == id && server.backup);
-        let backup = is_backup(id);
-        if backup {
-            // The primary servers' turns were passed over.
-            self.stretches.remove(&(pool.name, false));
-        }
-        let stretch = self.stretches.entry((pool.name, backup)).or_default();
+        let own =
+            pool.servers.iter().zip(ids).find(|(_, other)| **other == id).map(|(server, _)| level(server)).unwrap();
+        // Turns of the levels before it were passed over.
+        self.stretches.retain(|(name, other), _| *name != pool.name || *other >= own);
+        let stretch = self.stretches.entry((pool.name, own)).or_default();
         if !tried.is_empty() || stretch.open != open {
             *stretch = Stretch { open: open.to_vec(), picks: VecDeque::new() };
         }
@@ -214,7 +236,7 @@ impl Naive {
             .servers
             .iter()
             .zip(ids)
-            .filter(|(server, _)| server.backup == backup && server.weight > 0)
+            .filter(|(server, _)| level(server) == own && server.weight > 0 && server.ready)
             .map(|(server, id)| (u64::from(server.weight), *id))
             .collect();
         let common = (1..=1000).rev().find(|n| tier.iter().all(|(weight, _)| weight % n == 0)).unwrap();

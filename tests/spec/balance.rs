@@ -153,7 +153,7 @@ async fn counting() -> (Server, Arc<AtomicUsize>) {
 #[tokio::test]
 async fn a_server_never_has_more_connections_than_its_limit() {
     let ((a, most_a), (b, most_b)) = (counting().await, counting().await);
-    let text = tables(&[(&a, "max_connections = 3"), (&b, "max_connections = 5")], "");
+    let text = tables(&[(&a, "max_connections = 3"), (&b, "max_connections = 5")], "queue = { max = 0 }");
     let instance = Instance::start(&text.replace("workers = 2", "workers = 4")).await;
     let web = instance.address("web");
     let mut clients = JoinSet::new();

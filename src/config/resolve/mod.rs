@@ -9,6 +9,7 @@ mod matches;
 mod overlaps;
 mod pools;
 mod routes;
+mod rules;
 mod tls;
 mod words;
 
@@ -35,8 +36,9 @@ pub(super) fn resolve(
     environment: &Environment,
     findings: &mut Findings,
 ) -> Option<Model> {
-    let RawFile { workers, max_connections, drain_timeout, watch, admin, log, listeners, pools } = raw;
+    let RawFile { workers, max_connections, drain_timeout, watch, zone, admin, log, listeners, pools } = raw;
     let (mut claims, mut files) = (Claims::default(), Files::new(base));
+    let zone = zone.and_then(|zone| name(&zone, "a name for a zone", findings));
     let admin = resolve_admin(admin, &mut claims, findings);
     let log = resolve_log(log, base, findings);
     listeners::check_references(&listeners, &pools, findings);
@@ -47,7 +49,7 @@ pub(super) fn resolve(
         .filter_map(|listener| listeners::resolve(listener, base, &mut claims, &mut files, findings))
         .collect();
     let pools: Vec<Pool> =
-        pools.into_iter().filter_map(|pool| pools::resolve(pool, base, &mut files, findings)).collect();
+        pools.into_iter().filter_map(|pool| pools::resolve(pool, zone.as_ref(), base, &mut files, findings)).collect();
 
     let workers = workers.map_or_else(|| default_workers(environment), |At { value, .. }| value);
     let descriptors = Descriptors::plan(environment.descriptor_limit, demand(workers, &listeners, &pools));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::files::Files;
-use super::{health, http, tls};
+use super::{health, http, rules, tls};
 use crate::config::model::{Model, Pool, PoolTimeouts, Server};
 use crate::config::problem::{Findings, Span, quoted};
 use crate::config::raw::{CheckKind, RawCheck, RawPool, RawPoolTimeouts, RawServer};
@@ -20,13 +20,27 @@ use crate::units::{Name, Weight, format_duration};
 /// The pool, unless what cannot be done without is missing.
 pub(super) fn resolve(
     raw: Named<'_, RawPool<'_>>,
+    zone: Option<&Name>,
     base: &Path,
     files: &mut Files<'_>,
     findings: &mut Findings,
 ) -> Option<Pool> {
     let Named { name, body } = raw;
-    let RawPool { balance, servers, check, outlier, timeouts, source, retries, on_down, proxy_protocol, tls, http } =
-        body?;
+    let RawPool {
+        balance,
+        servers,
+        check,
+        outlier,
+        timeouts,
+        source,
+        retries,
+        on_down,
+        rules,
+        proxy_protocol,
+        tls,
+        http,
+    } = body?;
+    let (rules, max_requests) = rules::resolve(rules, zone);
     let span = servers.as_ref().map(|servers| servers.span.clone()).unwrap_or_default();
     let servers = servers.map(|servers| resolve_servers(servers, base, findings));
     let (timeouts, response_header) = timeouts.map(resolve_timeouts).unwrap_or_default();
@@ -51,6 +65,8 @@ pub(super) fn resolve(
         source: source.unwrap_or_default(),
         retries: retries.map_or(Model::RETRIES, |At { value, .. }| value),
         on_down: on_down.map(|At { value, .. }| value).unwrap_or_default(),
+        rules,
+        max_requests,
         announce: proxy_protocol.map(|At { value, .. }| value),
         tls,
         http,
@@ -82,7 +98,12 @@ struct Known {
 }
 
 fn resolve_server(raw: RawServer<'_>, base: &Path, known: &mut Known, findings: &mut Findings) -> Option<Server> {
-    let RawServer { name, address, weight, backup, max_connections } = raw;
+    let RawServer { name, address, weight, priority, backup, zone, max_connections, duty } = raw;
+    let backup = backup.is_some_and(|At { value, .. }| value);
+    if let (true, Some(At { span, .. })) = (backup, &priority) {
+        let message = "`priority` cannot stand beside `backup = true`, which is a level of its own behind all others";
+        findings.error(span.clone(), message).expected("one of both");
+    }
     let written = address?;
     let address = match ServerAddr::parse(written.value, base) {
         Ok(address) => address,
@@ -105,11 +126,11 @@ fn resolve_server(raw: RawServer<'_>, base: &Path, known: &mut Known, findings: 
         name,
         address,
         weight: weight.and_then(|At { value, .. }| Weight::new(value)).unwrap_or_default(),
-        backup: backup.is_some_and(|At { value, .. }| value),
-        max_connections: match max_connections {
-            None | Some(At { value: 0, .. }) => Server::UNLIMITED,
-            Some(At { value, .. }) => value,
-        },
+        priority: priority.map_or(0, |At { value, .. }| value),
+        backup,
+        zone: zone.and_then(|zone| super::name(&zone, "a name for a zone", findings)),
+        max_connections: rules::limit(max_connections),
+        duty: duty.map(|At { value, .. }| value).unwrap_or_default(),
     })
 }
 

@@ -30,6 +30,8 @@ fn table(section: Section) -> &'static [&'static str] {
         Section::Server => &["pools", "web", "servers"],
         Section::Check => &["pools", "web", "check"],
         Section::Outlier => &["pools", "web", "outlier"],
+        Section::Queue => &["pools", "web", "queue"],
+        Section::Breaker => &["pools", "web", "breaker"],
         Section::PoolTimeouts => &["pools", "web", "timeouts"],
         Section::PoolTls => &["pools", "web", "tls"],
         Section::PoolHttp => &["pools", "web", "http"],
@@ -99,7 +101,7 @@ fn every_key_there_is_stands_in_the_full_file() {
             seen += 1;
         }
     }
-    assert!(seen >= 153, "{seen}");
+    assert!(seen >= 167, "{seen}");
 }
 
 #[test]
@@ -115,9 +117,10 @@ fn only_keys_without_a_fixed_default_are_commented_out_in_tables_that_are_not() 
             commented(table(*section)).into_iter().filter(move |key| !written.contains(key))
         })
         .collect();
-    let expected = ["workers", "max_connections", "http", "format", "max_connections", "proxy_protocol", "sni", "tls"];
+    let expected =
+        ["workers", "max_connections", "zone", "http", "format", "max_connections", "proxy_protocol", "sni", "tls"];
     let of_checks = ["server_name", "method", "path", "host", "headers", "status", "body"];
-    assert_eq!(all, [&expected[..], &["proxy_protocol", "outlier", "sticky", "tls"], &of_checks].concat());
+    assert_eq!(all, [&expected[..], &["proxy_protocol", "outlier", "sticky", "tls", "zone"], &of_checks].concat());
 }
 
 /// The full file with nothing commented out but prose, and how many keys that shows.
@@ -142,7 +145,7 @@ fn what_is_commented_out_is_valid_too() {
     let loaded =
         load_text(&text, "full.toml", folder.path(), &ENVIRONMENT).unwrap_or_else(|p| panic!("{}", p.human(false)));
     assert_eq!(loaded.warnings.iter().map(line).collect::<Vec<_>>(), Vec::<String>::new());
-    assert_eq!(shown, 99);
+    assert_eq!(shown, 101);
     // The listener for HTTP is commented out whole, so that its defaults are held here.
     let Protocol::Http(http) = &loaded.model.listeners[1].protocol else { panic!("{:?}", loaded.model.listeners[1]) };
     assert_eq!((http.limits, http.timeouts), (HttpLimits::default(), HttpTimeouts::default()));

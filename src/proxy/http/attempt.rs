@@ -1,9 +1,11 @@
 //! A request and the servers it is tried at.
 
+use std::future::poll_fn;
 use std::rc::Rc;
 
 use tokio::time::Instant;
 
+use super::client::Gone;
 use super::compress::Compression;
 use super::copy::Tee;
 use super::exchange::{Arrived, Bounds, Exchange, Stop};
@@ -20,6 +22,7 @@ use crate::message::token;
 use crate::message::version::Version;
 use crate::pool::{Picked, Retrying, Tried};
 use crate::proxy::record::Both;
+use crate::proxy::turn::Turn;
 use crate::snapshot::{PoolInEffect, RouteInEffect};
 
 /// A failed attempt.
@@ -69,8 +72,7 @@ pub(super) struct Errand<'r> {
 impl<'r> Errand<'r> {
     /// The next server to try: the one the client was with before, if it can be.
     fn pick(&self, tried: &Tried) -> Option<Picked<'r>> {
-        let Self { pool: PoolInEffect { pool, .. }, .. } = *self;
-        self.before.and_then(|place| pool.pick_this(place, tried)).or_else(|| pool.pick(tried))
+        pick(self.pool, self.before, tried)
     }
 
     /// The cookie that keeps the client with a server, unless it is with that one already.
@@ -92,26 +94,70 @@ impl Job<'_> {
         let mut words = Words::of(self.request, self.context, trusted, stash.forwarding());
         words.deadline = grpc::deadline(self.request, self.started).and(bounds.expires);
         self.record.identified(words.request_id());
+        let desk = Rc::clone(&self.context.desk);
+        let place = self.snapshot.place_of(pool.pool.name()).unwrap_or(usize::MAX);
+        let mut turn = Turn::new(&desk, self.snapshot, place);
+        let first = loop {
+            if let Some(picked) = turn.pick(&Tried::new(), |pool| pick(pool, self.before(pool), &Tried::new())) {
+                break Ok(picked);
+            }
+            // Seldom, and nothing that every request should have room for.
+            match Box::pin(self.wait(&mut turn, &bounds)).await {
+                Ok(()) => {}
+                Err(Stop::Server(reason)) => break Err(reason),
+                Err(Stop::Client(reason) | Stop::Ours(reason)) => {
+                    stash.return_forwarding(words.into_forwarding());
+                    self.record.close(reason);
+                    return Finish::Aborted(reason);
+                }
+            }
+        };
+        // A reload may have changed it meanwhile.
+        let pool = turn.pool().unwrap_or(pool);
+        let before = self.before(pool);
         let left = route.route.retries.unwrap_or(pool.pool.retries());
         let header = pool.announce.map(|version| self.context.announcement(version)).unwrap_or_default();
-        let cookies = self.request.fields.values(Known::Cookie);
-        let before = pool.sticky.as_ref().and_then(|sticky| sticky.find(cookies));
         let copy = self.copy(route, &words, trusted);
         let mut errand = Errand { route, pool, bounds, words, header, left, before, granted: None, copy };
-        let finish = self.try_servers(&mut errand).await;
+        let finish = self.try_servers(&mut errand, first).await;
         stash.return_forwarding(errand.words.into_forwarding());
         finish
     }
 
-    /// Tries one server after the other.
-    async fn try_servers(&mut self, errand: &mut Errand<'_>) -> Finish {
+    /// The place of the server that the client was with before, if the pool keeps clients with one.
+    fn before(&self, pool: &PoolInEffect) -> Option<usize> {
+        pool.sticky.as_ref()?.find(self.request.fields.values(Known::Cookie))
+    }
+
+    /// Waits for a server with room. Copies do not: nobody waits for them.
+    async fn wait(&mut self, turn: &mut Turn<'_>, bounds: &Bounds) -> Result<(), Stop> {
+        if self.client.is_nobody() {
+            return Err(Stop::Server(Reason::NoServer));
+        }
+        let Self { client, recall, .. } = self;
+        let none = Tried::new();
+        let gone = poll_fn(|cx| client.poll_gone(cx));
+        tokio::select! {
+            waited = turn.wait(&none, bounds.expires) => waited.map_err(Stop::Server),
+            gone = gone => Err(Stop::Client(match gone {
+                Gone::Reset => Reason::ClientReset,
+                Gone::Closed => Reason::ClientClosed,
+            })),
+            () = recall.due() => Err(Stop::Ours(Reason::Shutdown)),
+        }
+    }
+
+    /// Tries one server after the other, this one first, if there is one.
+    async fn try_servers<'r>(&mut self, errand: &mut Errand<'r>, first: Result<Picked<'r>, Reason>) -> Finish {
         let pool = errand.pool;
         let _traffic = pool.pool.enter();
         let mut retrying = None;
         let mut may_be_at_once = true;
         let mut tried = Tried::new();
-        let mut failure = Reason::NoServer;
-        let mut next = errand.pick(&tried);
+        let (mut next, mut failure) = match first {
+            Ok(picked) => (Some(picked), Reason::NoServer),
+            Err(reason) => (None, reason),
+        };
         while let Some(Picked { server, lease }) = next.take() {
             let mut tried_now = tried;
             tried_now.add(&server.state);
@@ -310,6 +356,11 @@ impl Job<'_> {
             token::list(wanted).any(|wanted| wanted.eq_ignore_ascii_case(granted.trim_ascii()))
         })
     }
+}
+
+/// The next server to try: the one the client was with before, if it can be.
+fn pick<'p>(pool: &'p PoolInEffect, before: Option<usize>, tried: &Tried) -> Option<Picked<'p>> {
+    before.and_then(|place| pool.pool.pick_this(place, tried)).or_else(|| pool.pool.pick(tried))
 }
 
 /// Whether a server ended the connection, in whatever way.

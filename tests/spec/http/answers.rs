@@ -90,7 +90,7 @@ async fn a_client_from_where_a_route_is_not_for_gets_403() {
 async fn without_a_server_that_is_open_the_answer_is_503() {
     let stand = Stand::new().await;
     let pool = format!(
-        "[pools.web]\nservers = [{{ address = \"{}\", max_connections = 1 }}]\ncheck = \"none\"\n",
+        "[pools.web]\nservers = [{{ address = \"{}\", max_connections = 1 }}]\ncheck = \"none\"\nqueue = {{ max = 0 }}\n",
         stand.address
     );
     let listener = "[listeners.web]\nbind = \"127.0.0.1:0\"\nprotocol = \"http\"\npool = \"web\"\n";

@@ -85,7 +85,8 @@ async fn a_client_of_a_server_that_does_not_answer_is_given_to_another() {
 #[tokio::test]
 async fn when_every_server_is_full_the_client_is_reset_and_a_place_frees_with_the_connection_that_held_it() {
     let server = Server::echo().await;
-    let servers = format!("servers = [{{ address = \"{}\", max_connections = 1 }}]", server.address);
+    let servers =
+        format!("servers = [{{ address = \"{}\", max_connections = 1 }}]\nqueue = {{ max = 0 }}", server.address);
     let configuration =
         format!("[listeners.web]\nbind = \"127.0.0.1:0\"\npool = \"web\"\n[pools.web]\ncheck = \"none\"\n{servers}\n");
     let instance = Instance::start(&configuration).await;

@@ -1,0 +1,88 @@
+//! What is counted of pools.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crossbeam_utils::CachePadded;
+use prometheus::proto::{Metric, MetricFamily, MetricType};
+
+use super::ServerMetrics;
+use super::expose::{family, gauge, histogram};
+use super::shard::{CONNECT_BOUNDS, Histogram, Total};
+use crate::units::Name;
+
+/// What one worker counts of those who waited.
+type Waits = CachePadded<Histogram<{ CONNECT_BOUNDS.len() }>>;
+
+/// What is counted of one pool.
+#[derive(Debug)]
+pub struct PoolMetrics {
+    name: Name,
+    queue: AtomicUsize,
+    fails_open: AtomicBool,
+    waits: Box<[Waits]>,
+}
+
+impl PoolMetrics {
+    pub(super) const fn new(name: Name, waits: Box<[Waits]>) -> Self {
+        Self { name, queue: AtomicUsize::new(0), fails_open: AtomicBool::new(false), waits }
+    }
+
+    /// So many wait for a server that has room.
+    pub fn set_queue(&self, waiting: usize) {
+        self.queue.store(waiting, Ordering::Relaxed);
+    }
+
+    /// Whether so few servers are fit that nobody asks whether they are. Says whether that is news.
+    pub fn set_fails_open(&self, fails_open: bool) -> bool {
+        self.fails_open.swap(fails_open, Ordering::Relaxed) != fails_open
+    }
+
+    /// Somebody waited for so long, with or without getting a server.
+    pub fn waited(&self, worker: usize, time: Duration) {
+        if let Some(waits) = self.waits.get(worker) {
+            waits.observe(&CONNECT_BOUNDS, time);
+        }
+    }
+}
+
+/// The name of a pool, as a label.
+type Labels<'a> = [(&'static str, &'a str); 1];
+
+pub(super) fn add(all: &[Arc<PoolMetrics>], servers: &[Arc<ServerMetrics>], families: &mut Vec<MetricFamily>) {
+    let each = |make: &dyn Fn(&PoolMetrics, Labels<'_>) -> Metric| -> Vec<Metric> {
+        all.iter().map(|pool| make(pool, [("pool", pool.name.as_str())])).collect()
+    };
+    families.push(family(
+        "portreeve_pool_connections_active",
+        "Connections in flight to the servers of the pool.",
+        MetricType::GAUGE,
+        each(&|pool, labels| {
+            let own = servers.iter().filter(|server| server.pool == pool.name);
+            gauge(&labels, own.filter_map(|server| server.vitals()).map(|vitals| f64::from(vitals.active())).sum())
+        }),
+    ));
+    families.push(family(
+        "portreeve_pool_fail_open",
+        "Whether so few servers of the pool are fit that nobody asks whether they are.",
+        MetricType::GAUGE,
+        each(&|pool, labels| gauge(&labels, f64::from(u8::from(pool.fails_open.load(Ordering::Relaxed))))),
+    ));
+    families.push(family(
+        "portreeve_pool_queue",
+        "Connections and requests that wait for a server with room.",
+        MetricType::GAUGE,
+        each(&|pool, labels| gauge(&labels, pool.queue.load(Ordering::Relaxed) as f64)),
+    ));
+    families.push(family(
+        "portreeve_pool_queue_seconds",
+        "How long those that had to wait for a server with room did, with or without getting it.",
+        MetricType::HISTOGRAM,
+        each(&|pool, labels| {
+            let mut total = Total::default();
+            pool.waits.iter().for_each(|waits| waits.add_to(&mut total));
+            histogram(&labels, &CONNECT_BOUNDS, &total)
+        }),
+    ));
+}
