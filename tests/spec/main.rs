@@ -23,6 +23,7 @@ mod proxy_protocol;
 mod server_tls;
 mod hostile;
 mod balance;
+mod capacity;
 mod health;
 mod reload;
 mod drain;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::files::Files;
 use super::{health, http, rules, tls};
+use crate::backend::Duty;
 use crate::config::model::{Model, Pool, PoolTimeouts, Server};
 use crate::config::problem::{Findings, Span, quoted};
 use crate::config::raw::{CheckKind, RawCheck, RawPool, RawPoolTimeouts, RawServer};
@@ -139,6 +140,8 @@ fn check_that_some_serve(servers: &[Server], span: Span, findings: &mut Findings
         findings
             .error(span, "every server of this pool has weight 0, so none would be given a connection")
             .expected(&format!("at least one server with a weight from 1 to {}", Weight::HEAVIEST));
+    } else if servers.iter().all(|server| server.weight.get() == 0 || server.duty != Duty::Ready) {
+        findings.warning(span, "every server of this pool is out of service, so none is given a connection");
     } else if servers.iter().all(|server| server.backup) {
         findings.warning(span, "every server of this pool is a backup, so there is nothing they back up");
     }

@@ -5,10 +5,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::*;
+use crate::backend::Duty;
 use crate::balance::Policy;
 use crate::config::model::{AccessLog, AdminHttp, LogFormat, LogLevel, OnDown, Server};
 use crate::health::{Check, Timing};
 use crate::net::address::BindAddr;
+use crate::pool::{QueueRules, Rules};
+use crate::units::{Name, Percent};
 
 #[test]
 fn a_minimal_file_has_the_defaults_of_the_machine() {
@@ -30,6 +33,7 @@ fn every_key_reaches_the_model() {
         max_connections = 1000
         drain_timeout = "1m"
         watch = false
+        zone = "a"
         admin.http = "[::1]:0"
         log = { level = "debug", format = "text", access = "access.log" }
         [listeners.a]
@@ -41,12 +45,19 @@ fn every_key_reaches_the_model() {
         timeouts = { idle = "4s", half_close = "3s", max_age = "1h" }
         [pools.b]
         balance = { algorithm = "p2c" }
-        servers = [{ name = "n", address = "[::1]:http", weight = 9, backup = false, max_connections = 8 }, "1.2.3.4:5"]
+        servers = [{ name = "n", address = "[::1]:http", weight = 9, backup = false, max_connections = 8,
+            priority = 2, zone = "b", state = "drain" }, "1.2.3.4:5"]
         check = { type = "tcp", interval = "4s", fast_interval = "3s", timeout = "2s", rise = 5, fall = 6 }
         timeouts = { connect = "7s" }
         source = ["::2", "10.0.0.1"]
         retries = 0
         on_down = "drain"
+        spill_below = "70%"
+        fail_open = "20%"
+        slow_start = "9s"
+        max_connections = 50
+        queue = { max = 3, timeout = "8s" }
+        breaker = { max_pending = 6, max_requests = 7 }
         "#,
     );
     let seconds = Duration::from_secs;
@@ -70,6 +81,17 @@ fn every_key_reaches_the_model() {
     let [first, second] = pool.servers.as_slice() else { panic!("{:?}", pool.servers) };
     assert_eq!((first.name.as_str(), first.weight.get(), first.max_connections), ("n", 9, 8));
     assert_eq!(first.address.to_string(), "[::1]:80");
+    assert_eq!((first.priority, first.zone.clone(), first.duty), (2, Some(Name::new("b")), Duty::Drain));
+    let rules = Rules {
+        spill_below: Percent::new(70).unwrap(),
+        fail_open: Percent::new(20).unwrap(),
+        zone: Some(Name::new("a")),
+        slow_start: seconds(9),
+        max_connections: 50,
+        max_pending: 6,
+        queue: QueueRules { max: 3, timeout: seconds(8) },
+    };
+    assert_eq!((&pool.rules, pool.max_requests), (&rules, 7));
     assert_eq!((second.name.as_str(), second.max_connections), ("1.2.3.4:5", Server::UNLIMITED));
 }
 

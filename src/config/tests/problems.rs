@@ -179,6 +179,23 @@ fn servers_that_cannot_do_their_work_are_reported() {
             pool("servers = [{ address = \"1.2.3.4:5\", backup = true }]"),
             &["2:11 every server of this pool is a backup, so there is nothing they back up"],
         ),
+        (
+            pool("servers = [\"1.2.3.4:5\", { address = \"1.2.3.4:6\", backup = true, priority = 1 }]"),
+            &["2:76 `priority` cannot stand beside `backup = true`, which is a level of its own behind all others"],
+        ),
+        (pool("servers = [{ address = \"1.2.3.4:5\", priority = 10 }]"), &["2:48 `priority` cannot be 10"]),
+        (
+            pool("servers = [{ address = \"1.2.3.4:5\", state = \"maintenance\" }]"),
+            &["2:11 every server of this pool is out of service, so none is given a connection"],
+        ),
+        (
+            pool("servers = [{ address = \"1.2.3.4:5\", state = \"draining\" }]"),
+            &["2:45 `state` cannot be \"draining\""],
+        ),
+        (
+            pool("servers = [\"1.2.3.4:5\"]\nspill_below = 5\nqueue = { timeout = \"0s\" }"),
+            &["3:15 `spill_below` cannot be a whole number", "4:21 `timeout` cannot be zero"],
+        ),
     ]);
 }
 
