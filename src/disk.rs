@@ -1,10 +1,13 @@
-//! Reading files that somebody else writes: whole, within a bound, and never waiting for a pipe.
+//! Reading files that somebody else writes: whole, within a bound, and never waiting for a pipe; and hearing of changes.
 
 use std::fs::{File, Metadata};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use notify::RecommendedWatcher;
+use notify::event::{AccessKind, AccessMode, EventKind};
 
 /// Reads a file of at most `most` bytes, and what the system says of it. Blocks on the disk.
 ///
@@ -42,6 +45,36 @@ impl Content {
         let mut hasher = DefaultHasher::new();
         bytes.hash(&mut hasher);
         Self(hasher.finish())
+    }
+}
+
+/// Calls `happened` whenever something changed in a folder that is watched; which folders are is for the caller to say.
+///
+/// Folders are to be watched and not files, since editors, configuration management and Kubernetes replace files rather
+/// than write to them.
+///
+/// # Errors
+/// When the system has no more to watch with.
+pub fn watcher(happened: impl Fn() + Send + 'static) -> notify::Result<RecommendedWatcher> {
+    notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        // Our own reading is an event, too.
+        if !event.is_ok_and(|event| is_reading(event.kind)) {
+            happened();
+        }
+    })
+}
+
+/// Whether an event leaves every file as it was.
+fn is_reading(kind: EventKind) -> bool {
+    matches!(kind, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write))
+}
+
+/// The folder a file is in.
+#[must_use]
+pub fn folder(file: &Path) -> PathBuf {
+    match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.to_path_buf(),
+        _ => PathBuf::from("."),
     }
 }
 

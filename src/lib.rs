@@ -23,6 +23,7 @@ pub mod route; // from a host name or a request to whatever it is for
 pub mod admission; // who may ask for what: networks, names and passwords
 pub mod relay; // bytes both ways between two streams: copy, splice, half-close, deadlines
 pub mod tls; // certificates, handshakes with clients and servers, ClientHello without terminating
+pub mod discovery; // where servers are found: one file per kind of source
 
 // Choice: which server gets the next connection.
 pub mod backend; // a server: identity, state, in-flight guard

@@ -16,7 +16,7 @@ use axum::{Json, Router};
 use serde::Serialize;
 
 use super::rfc3339::Rfc3339;
-use super::{View, lock};
+use super::{Standing, StandingNow, View, lock};
 use crate::backend::{Duty, Ejection, Server};
 use crate::config::model;
 use crate::net::address::{Endpoint, ServerAddr};
@@ -151,7 +151,9 @@ async fn listeners(State(view): State<Arc<View>>) -> Response {
 
 async fn pools(State(view): State<Arc<View>>) -> Response {
     let snapshot = view.snapshot();
-    let all: Vec<_> = snapshot.pools().map(|pool| PoolShown::of(&pool.pool)).collect();
+    let sources = lock(&view.sources).clone();
+    let of = |pool: &Name| sources.get(pool).map_or(&[][..], Vec::as_slice);
+    let all: Vec<_> = snapshot.pools().map(|pool| PoolShown::of(&pool.pool, of(pool.pool.name()))).collect();
     Json(all).into_response()
 }
 
@@ -312,6 +314,19 @@ struct PoolShown<'a> {
     queue: usize,
     queue_max: usize,
     servers: Vec<ServerShown<'a>>,
+    /// What servers are found by.
+    discovery: Vec<SourceShown<'a>>,
+}
+
+#[derive(Serialize)]
+struct SourceShown<'a> {
+    source: &'a str,
+    /// Servers in the last answer that could be used.
+    servers: usize,
+    /// `null` before there was one.
+    answered: Option<Rfc3339>,
+    /// What is wrong since then, or `null`.
+    error: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -340,7 +355,7 @@ struct ServerShown<'a> {
 }
 
 impl<'a> PoolShown<'a> {
-    fn of(pool: &'a crate::pool::Pool) -> Self {
+    fn of(pool: &'a crate::pool::Pool, sources: &'a [Arc<Standing>]) -> Self {
         Self {
             name: pool.name(),
             balance: pool.policy().label(),
@@ -351,7 +366,15 @@ impl<'a> PoolShown<'a> {
             queue: pool.state().waiting(),
             queue_max: pool.rules().queue.max,
             servers: pool.servers().map(|server| ServerShown::of(server, pool.rules())).collect(),
+            discovery: sources.iter().map(|standing| SourceShown::of(standing)).collect(),
         }
+    }
+}
+
+impl<'a> SourceShown<'a> {
+    fn of(standing: &'a Standing) -> Self {
+        let StandingNow { servers, answered, trouble } = lock(&standing.state).clone();
+        Self { source: &standing.source, servers, answered: answered.map(Rfc3339), error: trouble }
     }
 }
 

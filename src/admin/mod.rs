@@ -35,6 +35,7 @@ pub struct View {
     draining: AtomicBool,
     endpoints: Mutex<Endpoints>,
     last_reload: Mutex<Option<ReloadNote>>,
+    sources: Mutex<BTreeMap<Name, Vec<Arc<Standing>>>>,
 }
 
 /// The addresses that are bound, by listener: with the port the kernel chose where port 0 was asked for.
@@ -51,6 +52,43 @@ pub struct ReloadNote {
     pub message: String,
 }
 
+/// How a source does that servers are found by. It is written by who asks it.
+#[derive(Debug)]
+pub struct Standing {
+    source: String,
+    state: Mutex<StandingNow>,
+}
+
+/// How a source does at a moment.
+#[derive(Clone, Debug, Default)]
+struct StandingNow {
+    /// Servers in the last answer that could be used.
+    servers: usize,
+    /// When that came.
+    answered: Option<SystemTime>,
+    /// What is wrong since then.
+    trouble: Option<String>,
+}
+
+impl Standing {
+    /// That of a source which was not asked yet.
+    #[must_use]
+    pub fn new(source: &str) -> Self {
+        Self { source: source.to_owned(), state: Mutex::default() }
+    }
+
+    /// It answered with so many servers.
+    pub fn answered(&self, servers: usize) {
+        *lock(&self.state) = StandingNow { servers, answered: Some(SystemTime::now()), trouble: None };
+    }
+
+    /// It did not answer, or not with anything that could be used.
+    pub fn failed(&self, trouble: &str) {
+        let mut state = lock(&self.state);
+        *state = StandingNow { trouble: Some(trouble.to_owned()), ..state.clone() };
+    }
+}
+
 impl View {
     /// A view of a process that starts now, is not draining and has reloaded nothing yet.
     ///
@@ -65,6 +103,7 @@ impl View {
             draining: AtomicBool::new(false),
             endpoints: Mutex::default(),
             last_reload: Mutex::default(),
+            sources: Mutex::default(),
         }
     }
 
@@ -105,6 +144,11 @@ impl View {
     /// Shows this reload as the last one.
     pub fn set_last_reload(&self, note: ReloadNote) {
         *lock(&self.last_reload) = Some(note);
+    }
+
+    /// Shows these as what the servers of each pool are found by.
+    pub fn set_sources(&self, sources: BTreeMap<Name, Vec<Arc<Standing>>>) {
+        *lock(&self.sources) = sources;
     }
 
     fn is_draining(&self) -> bool {

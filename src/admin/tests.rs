@@ -63,6 +63,7 @@ fn model() -> Model {
             balance: Policy::LeastConn,
             servers: vec![server("a", false, 5), server("b \"quoted\"", true, model::Server::UNLIMITED)],
             outlier: None,
+            discover: Vec::new(),
             check: Check::None,
             timeouts: model::PoolTimeouts::default(),
             source: Vec::new(),

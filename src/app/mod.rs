@@ -6,11 +6,13 @@
 
 mod certificates;
 mod checkers;
+mod discovered;
 mod drains;
 mod fail_open;
 mod outliers;
 mod reconcile;
 mod sockets;
+mod sources;
 mod watch;
 mod writer;
 

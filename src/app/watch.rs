@@ -1,19 +1,17 @@
 //! Watching the configuration file and those it was made of: a change of content is a reload.
 //!
-//! Folders are watched and not files, since editors, configuration management and Kubernetes replace files rather than
-//! write to them. What happened is not asked; after any event the contents are compared with what was last tried.
+//! What happened is not asked; after any event the contents are compared with what was last tried.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use notify::event::{AccessKind, AccessMode, EventKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::{mpsc, oneshot, watch as latest};
 
 use super::Command;
 use crate::config::model::Files;
-use crate::disk::{self, Content};
+use crate::disk::{self, Content, folder};
 use crate::task::Tasks;
 
 /// How long the folders must be quiet before the files are read: several quick writes are one change.
@@ -34,13 +32,7 @@ pub(super) fn watch(
 ) {
     // One waiting event is as good as many.
     let (happened, events) = mpsc::channel(1);
-    let handler = move |event: notify::Result<notify::Event>| {
-        // Our own reading is an event, too.
-        if !event.is_ok_and(|event| is_reading(event.kind)) {
-            let _one_waits_already = happened.try_send(());
-        }
-    };
-    match notify::recommended_watcher(handler) {
+    match disk::watcher(move || _ = happened.try_send(())) {
         Ok(watcher) => {
             let stop = tasks.stopping().clone();
             let watch = Watch { path: path.to_path_buf(), last: known, files, watcher, folders: HashSet::new() };
@@ -53,11 +45,6 @@ pub(super) fn watch(
         }
         Err(error) => tracing::warn!(path = %path.display(), "changes of files are not watched: {error}"),
     }
-}
-
-/// Whether an event leaves every file as it was.
-fn is_reading(kind: EventKind) -> bool {
-    matches!(kind, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write))
 }
 
 /// What is watched.
@@ -126,13 +113,6 @@ impl Watch {
             }
         }
         false
-    }
-}
-
-fn folder(file: &Path) -> PathBuf {
-    match file.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder.to_path_buf(),
-        _ => PathBuf::from("."),
     }
 }
 

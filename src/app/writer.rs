@@ -1,24 +1,27 @@
 //! The single writer: the one task that changes what is in effect, a command at a time.
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::checkers::Checkers;
+use super::discovered::Difference;
 use super::drains::{self, Drains};
 use super::fail_open;
 use super::outliers::Outliers;
 use super::reconcile::{Adoption, Opening, Plan, reconcile, shown};
 use super::sockets::{BindError, Bound, Sockets};
+use super::sources::{Primed, Report, Sources};
 use super::{Applied, ReloadError, Source, Stopped, show_snapshot};
 use crate::admin::{ReloadNote, View};
-use crate::backend::Duty;
-use crate::config::model::{Files, OnDown};
-use crate::config::{Loaded, Problems};
+use crate::backend::{Duty, State};
+use crate::config::Loaded;
+use crate::config::model::{Files, Model, OnDown};
 use crate::ending::Reason;
 use crate::health::{Change, Found};
 use crate::proxy::Target;
@@ -32,6 +35,10 @@ const WAITING: usize = 1024;
 /// How often a snapshot that was replaced is looked at, until the last connection that was being set up by it has let go, and
 /// a server that is taken out of service, until its last connection has ended.
 const ROUND: Duration = Duration::from_secs(1);
+/// How soon answers of sources take effect: several at once are one change.
+const GATHERING: Duration = Duration::from_millis(10);
+/// How long it is at least from one change of servers that were found to the next, however often sources change their minds.
+const BETWEEN_REBUILDS: Duration = Duration::from_secs(1);
 /// How long workers may take to end once the time of their connections is over.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -55,6 +62,13 @@ pub(super) struct Writer {
     found: mpsc::Receiver<Found>,
     outliers: Outliers,
     drains: Drains,
+    /// What was asked for: the configuration without the servers that were found.
+    asked: Arc<Model>,
+    sources: Sources,
+    reports: mpsc::Receiver<Report>,
+    /// When servers that were found take effect next, if there are others by now.
+    rebuild_at: Option<Instant>,
+    rebuilt: Option<Instant>,
     view: Arc<View>,
     control: Tasks,
     /// Hears which files the last configuration tried was made of.
@@ -76,6 +90,9 @@ impl Writer {
         let (findings, found) = mpsc::channel(WAITING);
         let checkers = Checkers::new(control.clone(), findings);
         let outliers = Outliers::new(Arc::clone(&equipment.published), control.clone());
+        let (answers, reports) = mpsc::channel(WAITING);
+        let sources = Sources::new(control.clone(), Arc::clone(&equipment.catalogue), answers);
+        let asked = Arc::new(equipment.published.load().model.clone());
         Self {
             source,
             equipment,
@@ -85,6 +102,11 @@ impl Writer {
             found,
             outliers,
             drains: Drains::default(),
+            asked,
+            sources,
+            reports,
+            rebuild_at: None,
+            rebuilt: None,
             view,
             control,
             looked_at,
@@ -112,9 +134,15 @@ impl Writer {
         let bound = Sockets::bind(&openings, self.workers.len())?;
         snapshot.take_over();
         show_snapshot(&self.equipment.catalogue, &snapshot);
+        // Clients may connect by now and wait.
+        let primed = self.sources.prime(&self.asked).await;
+        // None of it has served anybody yet, so that nothing is carried over and no server is new among others.
+        let snapshot = match self.with_servers_found(&primed, None).await {
+            Some(with_servers) => self.publish(with_servers, snapshot),
+            None => snapshot,
+        };
         self.listen(bound).await;
-        self.checkers.follow(&snapshot);
-        self.outliers.follow(&snapshot);
+        self.follow(&snapshot, primed);
         let (commands, inbox) = mpsc::channel(WAITING);
         let (result, stopped) = watch::channel(None);
         let control = self.control.clone();
@@ -123,6 +151,8 @@ impl Writer {
     }
 
     async fn run(mut self, mut inbox: mpsc::Receiver<Command>, result: watch::Sender<Option<Stopped>>) {
+        let mut round = tokio::time::interval(ROUND);
+        round.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let at_once = loop {
             tokio::select! {
                 command = inbox.recv() => match command {
@@ -134,7 +164,11 @@ impl Writer {
                     None => break true,
                 },
                 Some(found) = self.found.recv() => self.note(found).await,
-                () = tokio::time::sleep(ROUND), if !(self.retired.is_empty() && self.drains.is_empty()) => {
+                Some(report) = self.reports.recv() => self.note_report(report),
+                () = tokio::time::sleep_until(self.rebuild_at.unwrap_or_else(Instant::now)), if self.rebuild_at.is_some() => {
+                    self.rebuild().await;
+                }
+                _ = round.tick(), if !(self.retired.is_empty() && self.drains.is_empty()) => {
                     self.retired.retain(|snapshot| Arc::strong_count(snapshot) > 1);
                     self.drains.look();
                 }
@@ -180,39 +214,40 @@ impl Writer {
         let source = text.map_or_else(|| self.source.clone(), Source::Text);
         let previous = self.equipment.published.load_full();
         let catalogue = Arc::clone(&self.equipment.catalogue);
-        let (before, from) = (Arc::clone(&previous), source.clone());
+        let from = source.clone();
         // Reading and building take a while for a large configuration, and checks and the admin listener go on meanwhile.
-        let built = tokio::task::spawn_blocking(move || -> Result<(Snapshot, Plan, Problems), Problems> {
-            let Loaded { mut model, warnings } = from.load()?;
-            let plan = reconcile(&before.model, &model);
-            // What takes effect at the next start only is kept as it is, so that the next reload compares with the truth.
-            model.workers = before.model.workers;
-            model.watch = before.model.watch;
-            model.admin = before.model.admin.clone();
-            model.log = before.model.log.clone();
-            Ok((Snapshot::build(model, Some(&before), &catalogue), plan, warnings))
-        });
-        let built = match built.await {
-            Ok(built) => built,
-            Err(_panicked_or_stopping) => return Err(ReloadError::Stopping),
+        let Ok(loaded) = tokio::task::spawn_blocking(move || from.load()).await else {
+            return Err(ReloadError::Stopping);
         };
-        let files = match &built {
-            Ok((_, _, warnings)) => warnings.files(),
+        let files = match &loaded {
+            Ok(Loaded { warnings, .. }) => warnings.files(),
             Err(problems) => problems.files(),
         };
         self.looked_at.send_replace(files.clone());
-        let (mut snapshot, plan, warnings) = built.map_err(ReloadError::Configuration)?;
+        let Loaded { mut model, warnings } = loaded.map_err(ReloadError::Configuration)?;
+        let primed = self.sources.prime(&model).await;
+        let (before, known) = (Arc::clone(&previous), self.sources.known(&primed));
+        let built = tokio::task::spawn_blocking(move || {
+            let mut with_servers = model.clone();
+            known.add_to(&mut with_servers);
+            let plan = reconcile(&before.model, &with_servers);
+            // What takes effect at the next start only is kept as it is, so that the next reload compares with the truth.
+            for model in [&mut model, &mut with_servers] {
+                model.workers = before.model.workers;
+                model.watch = before.model.watch;
+                model.admin = before.model.admin.clone();
+                model.log = before.model.log.clone();
+            }
+            (model, Snapshot::build(with_servers, Some(&before), &catalogue), plan)
+        });
+        let Ok((asked, snapshot, plan)) = built.await else { return Err(ReloadError::Stopping) };
         let bound = Sockets::bind(&plan.open, self.workers.len())?;
 
-        snapshot.succeed(&previous);
-        let snapshot = Arc::new(snapshot);
         let drained = self.drained_listeners(&previous, &plan.removed_listeners);
         let duties = drains::changes(&previous, &snapshot);
-        self.equipment.published.store(Arc::clone(&snapshot));
-        self.retired.push(previous);
-        snapshot.take_over();
-        show_snapshot(&self.equipment.catalogue, &snapshot);
+        let snapshot = self.publish(snapshot, previous);
         self.source = source;
+        self.asked = Arc::new(asked);
         self.view.access().reopen();
         self.adopt(&plan.adopt, &snapshot).await;
         self.listen(bound).await;
@@ -224,10 +259,90 @@ impl Writer {
         for change in duties {
             self.change_duty(change).await;
         }
-        self.checkers.follow(&snapshot);
-        self.outliers.follow(&snapshot);
+        self.follow(&snapshot, primed);
         let Plan { changes, needs_restart, .. } = plan;
         Ok(Applied { generation: snapshot.generation, changes, needs_restart, warnings })
+    }
+
+    /// Puts a snapshot into effect.
+    fn publish(&mut self, mut snapshot: Snapshot, previous: Arc<Snapshot>) -> Arc<Snapshot> {
+        snapshot.succeed(&previous);
+        let snapshot = Arc::new(snapshot);
+        self.equipment.published.store(Arc::clone(&snapshot));
+        self.retired.push(previous);
+        snapshot.take_over();
+        show_snapshot(&self.equipment.catalogue, &snapshot);
+        snapshot
+    }
+
+    /// Lets all that goes on beside the workers be as a snapshot says.
+    fn follow(&mut self, snapshot: &Snapshot, primed: Primed) {
+        self.checkers.follow(snapshot);
+        self.outliers.follow(snapshot);
+        self.sources.follow(&snapshot.model, primed);
+        self.sources.count(&self.asked, &snapshot.model);
+        self.view.set_sources(self.sources.standings());
+    }
+
+    /// What was asked for with the servers that are known by now; nothing where it makes no difference.
+    async fn with_servers_found(&self, primed: &Primed, carried: Option<Arc<Snapshot>>) -> Option<Snapshot> {
+        let (known, asked) = (self.sources.known(primed), Arc::clone(&self.asked));
+        let (before, catalogue) = (self.equipment.published.load_full(), Arc::clone(&self.equipment.catalogue));
+        let built = tokio::task::spawn_blocking(move || {
+            let mut model = Model::clone(&asked);
+            known.add_to(&mut model);
+            (model != before.model).then(|| match carried {
+                Some(carried) => Snapshot::rebuild(model, &carried, &catalogue),
+                None => Snapshot::build(model, None, &catalogue),
+            })
+        });
+        built.await.ok().flatten()
+    }
+
+    /// A source has answered, or not.
+    fn note_report(&mut self, report: Report) {
+        if self.sources.note(report) {
+            let soonest = Instant::now() + GATHERING;
+            let at = self.rebuilt.map_or(soonest, |before| soonest.max(before + BETWEEN_REBUILDS));
+            self.rebuild_at.get_or_insert(at);
+        }
+    }
+
+    /// Puts servers that were found into effect: one log line for each pool, and the connections of those that are no more are
+    /// dealt with as the pool says of servers that go down.
+    async fn rebuild(&mut self) {
+        self.rebuild_at = None;
+        let previous = self.equipment.published.load_full();
+        let built = self.with_servers_found(&Primed::default(), Some(Arc::clone(&previous))).await;
+        let Some(snapshot) = built else { return };
+        let duties = drains::changes(&previous, &snapshot);
+        let snapshot = self.publish(snapshot, Arc::clone(&previous));
+        self.rebuilt = Some(Instant::now());
+        for change in duties {
+            self.change_duty(change).await;
+        }
+        self.follow(&snapshot, Primed::default());
+        for (old, new) in previous.model.pools.iter().zip(&snapshot.model.pools) {
+            let Some(difference) = Difference::between(old, new) else { continue };
+            tracing::info!(pool = %new.name, "other servers were found: {difference}; {} in all", new.servers.len());
+            let Some(pool) = previous.pool(&old.name).filter(|_| new.on_down != OnDown::Keep) else { continue };
+            let removed: HashSet<Name> = difference.removed.into_iter().collect();
+            for server in pool.pool.servers().filter(|server| removed.contains(&server.state.name)) {
+                self.end_connections(&server.state, new.on_down, &snapshot).await;
+            }
+        }
+    }
+
+    /// Deals with the connections of a server that is down or no more.
+    async fn end_connections(&self, server: &Arc<State>, on_down: OnDown, snapshot: &Snapshot) {
+        let now = Instant::now();
+        let by = match on_down {
+            OnDown::Keep => return,
+            OnDown::Drain => now + snapshot.drain_timeout(),
+            OnDown::Reset => now,
+        };
+        let count = self.call_back(Target::Server(Arc::clone(server)), by, Reason::ServerDown).await;
+        tracing::info!(pool = %server.pool, server = %server.name, "{count} of its connections are to end");
     }
 
     fn drained_listeners(&self, previous: &Snapshot, removed: &[Name]) -> Vec<Target> {
@@ -326,16 +441,7 @@ impl Writer {
             Change::Down => {
                 self.outliers.look();
                 tracing::warn!(pool = %server.pool, server = %server.name, "server is down: {reason}; {left} of {of} are open");
-                let now = Instant::now();
-                let by = match pool.on_down {
-                    OnDown::Keep => None,
-                    OnDown::Drain => Some(now + snapshot.drain_timeout()),
-                    OnDown::Reset => Some(now),
-                };
-                if let Some(by) = by {
-                    let count = self.call_back(Target::Server(Arc::clone(&server)), by, Reason::ServerDown).await;
-                    tracing::info!(pool = %server.pool, server = %server.name, "{count} of its connections are to end");
-                }
+                self.end_connections(&server, pool.on_down, &snapshot).await;
             }
         }
     }

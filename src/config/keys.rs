@@ -43,6 +43,10 @@ pub(crate) enum Section {
     Balance,
     /// An entry of a pool's `servers`, where it is a table.
     Server,
+    /// `discover` of a pool.
+    Discover,
+    /// A document with a list of servers, which is no part of the file.
+    List,
     /// `check` of a pool, where it is a table.
     Check,
     /// `outlier` of a pool.
@@ -66,7 +70,7 @@ pub(crate) enum Section {
 }
 
 impl Section {
-    /// Every kind of table.
+    /// Every kind of table in the file.
     pub(crate) const ALL: &'static [Self] = &[
         Self::Top,
         Self::Admin,
@@ -88,6 +92,7 @@ impl Section {
         Self::Pool,
         Self::Balance,
         Self::Server,
+        Self::Discover,
         Self::Check,
         Self::Outlier,
         Self::Queue,
@@ -183,6 +188,7 @@ impl Section {
             Self::Pool => &[
                 "balance",
                 "servers",
+                "discover",
                 "check",
                 "outlier",
                 "timeouts",
@@ -205,6 +211,23 @@ impl Section {
             ],
             Self::Balance => &["algorithm"],
             Self::Server => &["name", "address", "weight", "priority", "backup", "zone", "max_connections", "state"],
+            Self::Discover => &[
+                "type",
+                "name",
+                "record",
+                "resolvers",
+                "path",
+                "url",
+                "ca",
+                "interval",
+                "min_ttl",
+                "max_ttl",
+                "timeout",
+                "allow_empty",
+                "allow_loopback",
+                "max_servers",
+            ],
+            Self::List => &["servers"],
             Self::Check => &[
                 "type",
                 "interval",
@@ -262,6 +285,8 @@ impl Section {
             Self::Pool => "a pool",
             Self::Balance => "`balance`",
             Self::Server => "a server",
+            Self::Discover => "`discover`",
+            Self::List => "the list",
             Self::Check => "`check`",
             Self::Outlier => "`outlier`",
             Self::Queue => "`queue` of a pool",

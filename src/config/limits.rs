@@ -31,6 +31,8 @@ pub(super) struct Demand {
     pub(super) addresses: usize,
     /// The servers that are checked.
     pub(super) checked: usize,
+    /// Where servers are found.
+    pub(super) sources: usize,
 }
 
 /// How the descriptors the process may open are shared out.
@@ -55,6 +57,10 @@ impl Descriptors {
     const HOUSEHOLD: u64 = 64;
     /// Checks that are under way at once, at most.
     const CHECKS: u64 = 256;
+    /// Sources that are asked at once, at most.
+    const SOURCES: u64 = 16;
+    /// What asking one takes, at most: a socket for each kind of address, and as many again for a second try.
+    const PER_SOURCE: u64 = 4;
 
     pub(super) fn plan(limit: u64, demand: Demand) -> Self {
         let workers = (demand.workers as u64).max(1);
@@ -62,7 +68,8 @@ impl Descriptors {
         let listening = (demand.addresses as u64).saturating_mul(workers);
         let checks = (demand.checked as u64).min(Self::CHECKS);
         let pipes = pipes_per_worker.saturating_mul(workers).saturating_mul(2);
-        let reserve = Self::HOUSEHOLD.saturating_add(listening).saturating_add(checks).saturating_add(pipes);
+        let sources = (demand.sources as u64).min(Self::SOURCES) * Self::PER_SOURCE;
+        let reserve = [Self::HOUSEHOLD, listening, checks, pipes, sources].into_iter().fold(0, u64::saturating_add);
         let fitting = limit.saturating_sub(reserve) / Self::PER_CONNECTION;
         Self {
             limit,
@@ -89,7 +96,7 @@ impl Descriptors {
 mod tests {
     use super::*;
 
-    const DEMAND: Demand = Demand { workers: 2, addresses: 3, checked: 4 };
+    const DEMAND: Demand = Demand { workers: 2, addresses: 3, checked: 4, sources: 0 };
 
     #[test]
     fn what_the_reserve_leaves_is_shared_out_in_pairs() {

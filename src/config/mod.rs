@@ -11,6 +11,7 @@ mod limits;
 pub mod model;
 mod problem;
 mod raw;
+mod raw_discover;
 mod raw_health;
 mod raw_http;
 mod raw_rules;
@@ -18,6 +19,7 @@ mod raw_tls;
 mod read;
 mod report;
 mod resolve;
+mod servers;
 mod source;
 
 use std::path::Path;
@@ -30,6 +32,7 @@ use model::Model;
 use problem::Findings;
 pub use problem::{Problem, Severity};
 pub use report::Problems;
+pub use servers::load_servers;
 pub use source::Place;
 use source::{Source, Unreadable};
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::limits::Descriptors;
 use crate::backend::Duty;
 use crate::balance::Policy;
+use crate::discovery::{Source, Terms};
 use crate::disk::Content;
 use crate::health::{Check, Outlier};
 pub use crate::logging::{AccessLog, LogFormat, LogLevel};
@@ -167,8 +168,11 @@ pub struct Pool {
     pub name: Name,
     /// How a server is chosen.
     pub balance: Policy,
-    /// The servers; never empty, no name twice.
+    /// The servers, no name twice: those of the file, and in a snapshot those found as well. Empty only if some are to be
+    /// found.
     pub servers: Vec<Server>,
+    /// Where further servers are found.
+    pub discover: Vec<Discover>,
     /// How they are checked.
     pub check: Check,
     /// When one is ejected for what it does to traffic, if that happens at all.
@@ -239,9 +243,24 @@ pub struct Server {
     pub duty: Duty,
 }
 
+/// Where further servers of a pool are found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Discover {
+    /// What is asked.
+    pub source: Source,
+    /// When, and what of the answers is taken.
+    pub terms: Terms,
+    /// What a server found there is like where the source does not say: all but its name and its address.
+    pub like: Server,
+    /// What its name begins with; what follows is its address. Without one the name is its address.
+    pub prefix: Option<Name>,
+}
+
 impl Server {
     /// The value of [`Server::max_connections`] that sets no limit.
     pub const UNLIMITED: u32 = Rules::UNLIMITED;
+    /// The last level that it can be put in, before that of backup servers.
+    pub const LAST_PRIORITY: u8 = 9;
 }
 
 impl Model {

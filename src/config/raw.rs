@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use super::keys::Section;
-use super::model::{LogFormat, LogLevel, Model, OnDown};
+use super::model::{LogFormat, LogLevel, Model, OnDown, Server};
+use super::raw_discover::RawDiscover;
 use super::raw_health::{RawHttpProbe, RawOutlier};
 use super::raw_http::{RawHttp, RawHttpPool, RawHttpTimeouts};
 use super::raw_rules::RawRules;
@@ -20,7 +21,7 @@ pub(super) const MOST_WORKERS: i64 = 256;
 /// The most connections anything can be configured to have; what the machine allows is far less.
 pub(super) const MOST_CONNECTIONS: i64 = 1_000_000_000;
 /// The last level that servers can be put in, before that of backup servers.
-const LAST_LEVEL: i64 = 9;
+const LAST_LEVEL: i64 = Server::LAST_PRIORITY as i64;
 /// The most probes in a row a change of health can be made to take.
 const MOST_PROBES: i64 = 100;
 
@@ -192,6 +193,7 @@ impl<'t> Read<'t> for RawListenerTimeouts {
 pub(super) struct RawPool<'t> {
     pub(super) balance: Option<At<Policy>>,
     pub(super) servers: Option<At<Vec<Option<RawServer<'t>>>>>,
+    pub(super) discover: Option<RawDiscover<'t>>,
     pub(super) check: Option<RawCheck<'t>>,
     pub(super) outlier: Option<RawOutlier>,
     pub(super) timeouts: Option<RawPoolTimeouts>,
@@ -210,7 +212,13 @@ impl<'t> Read<'t> for RawPool<'t> {
     fn read(fields: &mut Fields<'t, '_>) -> Self {
         Self {
             balance: RawBalance::either(fields.optional("balance")),
-            servers: fields.required("servers").list(RawServer::either),
+            // They may all be found elsewhere.
+            servers: if fields.has("discover") {
+                fields.optional("servers").list(RawServer::either)
+            } else {
+                fields.required("servers").list(RawServer::either)
+            },
+            discover: fields.optional("discover").table(),
             check: RawCheck::either(fields.optional("check")),
             outlier: fields.optional("outlier").table(),
             timeouts: fields.optional("timeouts").table(),
@@ -271,7 +279,7 @@ pub(super) struct RawServer<'t> {
 
 impl<'t> RawServer<'t> {
     /// A server is its address, or a table.
-    fn either(field: Field<'t, '_>) -> Option<Self> {
+    pub(super) fn either(field: Field<'t, '_>) -> Option<Self> {
         match field.table_or(Field::text)? {
             Either::Table(server) => Some(server),
             Either::Short(address) => Some(Self {

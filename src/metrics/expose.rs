@@ -8,7 +8,7 @@ use prometheus::process_collector::ProcessCollector;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
 use super::shard::{CONNECT_BOUNDS, CONNECTION_BOUNDS, Total};
-use super::{Catalogue, ListenerMetrics, ServerMetrics, http, living, lock, pools};
+use super::{Catalogue, ListenerMetrics, ServerMetrics, discovery, http, living, lock, pools};
 use crate::ending::{Handshake, Reason, TlsVersion};
 
 pub(super) fn expose(catalogue: &Catalogue) -> String {
@@ -21,6 +21,7 @@ pub(super) fn expose(catalogue: &Catalogue) -> String {
     pools::add(&living(&catalogue.pools), &living(&catalogue.servers), &mut families);
     add_servers(&living(&catalogue.servers), &mut families);
     http::add_servers(&living(&catalogue.servers), &mut families);
+    discovery::add(&living(&catalogue.discoveries), &mut families);
     families.retain(|family| !family.get_metric().is_empty());
     families.extend(ProcessCollector::for_self().collect());
     // The encoder fails on a family without a name or series only, and there is none here.

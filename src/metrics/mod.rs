@@ -4,6 +4,7 @@
 //! a store and never contends. What must be exact at every moment, since limits hang on it, is a gauge shared by all.
 //! Handles are found by name: whatever keeps its name keeps its counters, and a series ends when nothing holds its handle.
 
+mod discovery;
 mod expose;
 mod http;
 mod pools;
@@ -18,6 +19,7 @@ use crossbeam_utils::CachePadded;
 
 use crate::ending::{Handshake, Reason, TlsVersion};
 use crate::units::Name;
+pub use discovery::{Answered, DiscoveryMetrics};
 use http::{ListenerHttp, ServerHttp};
 pub use pools::PoolMetrics;
 use shard::{CONNECT_BOUNDS, CONNECTION_BOUNDS, Histogram, Tally};
@@ -289,6 +291,7 @@ pub struct Catalogue {
     listeners: Mutex<HashMap<Name, Weak<ListenerMetrics>>>,
     servers: Mutex<HashMap<(Name, Name), Weak<ServerMetrics>>>,
     pools: Mutex<HashMap<Name, Weak<PoolMetrics>>>,
+    discoveries: Mutex<HashMap<Name, Weak<DiscoveryMetrics>>>,
     /// The generation of the configuration in effect.
     pub generation: AtomicU64,
     /// Reloads that took effect.
@@ -313,6 +316,7 @@ impl Catalogue {
             listeners: Mutex::default(),
             servers: Mutex::default(),
             pools: Mutex::default(),
+            discoveries: Mutex::default(),
             generation: AtomicU64::new(0),
             reloads_applied: AtomicU64::new(0),
             reloads_failed: AtomicU64::new(0),
@@ -372,6 +376,12 @@ impl Catalogue {
     #[must_use]
     pub fn pool(&self, name: &Name) -> Arc<PoolMetrics> {
         find_or_make(&self.pools, name, || PoolMetrics::new(name.clone(), self.shards(Histogram::default)))
+    }
+
+    /// The counters of what the servers of a pool are found by: those there are, or new ones.
+    #[must_use]
+    pub fn discovery(&self, pool: &Name) -> Arc<DiscoveryMetrics> {
+        find_or_make(&self.discoveries, pool, || DiscoveryMetrics::new(pool))
     }
 
     /// How many connections ended for a reason, through the listeners that are or still have connections.

@@ -4,6 +4,7 @@ pub mod address;
 pub mod dial;
 pub mod errno;
 pub mod holder;
+pub mod host;
 pub mod listen;
 pub mod proxy_protocol;
 mod sockopt;

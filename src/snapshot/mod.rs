@@ -30,8 +30,10 @@ pub use http::{HttpInEffect, RouteInEffect, StickyInEffect};
 /// One generation of what is in effect.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// Its number; the first is 1.
+    /// The number of the configuration it is of; the first is 1.
     pub generation: u64,
+    /// The number of the snapshot: of one configuration there are several when servers are found.
+    pub edition: u64,
     /// What it was built from.
     pub model: Model,
     listeners: HashMap<Name, Listener>,
@@ -128,7 +130,14 @@ impl Snapshot {
             })
             .collect();
         let generation = previous.map_or(1, |previous| previous.generation + 1);
-        Self { generation, model, listeners, pools, places, previous: Weak::new() }
+        let edition = previous.map_or(1, |previous| previous.edition + 1);
+        Self { generation, edition, model, listeners, pools, places, previous: Weak::new() }
+    }
+
+    /// The same configuration with other servers that were found.
+    #[must_use]
+    pub fn rebuild(model: Model, previous: &Self, catalogue: &Catalogue) -> Self {
+        Self { generation: previous.generation, ..Self::build(model, Some(previous), catalogue) }
     }
 
     /// Lets connections find what is in effect until this is published: see [`Snapshot::with_listener`].
@@ -280,6 +289,7 @@ fn build_pool(pool: &model::Pool, before: Option<&PoolInEffect>, catalogue: &Cat
         name,
         balance,
         servers,
+        discover: _,
         check: _,
         outlier: _,
         timeouts,

@@ -1,6 +1,7 @@
 //! From what the file says to the model: defaults are filled in, references followed, contradictions found. Nothing stops
 //! at the first problem.
 
+mod discover;
 mod files;
 mod health;
 mod http;
@@ -28,6 +29,7 @@ use crate::net::address::{BindAddr, Networks};
 use crate::units::Name;
 use files::Files;
 use overlaps::{Claim, Claims};
+pub(super) use pools::resolve_list;
 
 /// The model, unless something that was found so far is an error.
 pub(super) fn resolve(
@@ -87,10 +89,13 @@ fn demand(workers: usize, listeners: &[Listener], pools: &[Pool]) -> Demand {
         Check::None => false,
         Check::Tcp(_) | Check::Tls(..) | Check::Http(..) => true,
     };
+    // There may be as many more as are taken from an answer.
+    let found = |pool: &Pool| pool.discover.iter().map(|discover| discover.terms.max_servers).sum::<usize>();
     Demand {
         workers,
         addresses: listeners.iter().map(|listener| listener.bind.len()).sum(),
-        checked: pools.iter().filter(is_checked).map(|pool| pool.servers.len()).sum(),
+        checked: pools.iter().filter(is_checked).map(|pool| pool.servers.len() + found(pool)).sum(),
+        sources: pools.iter().map(|pool| pool.discover.len()).sum(),
     }
 }
 

@@ -269,6 +269,23 @@ pub(super) fn resolve_pool(
     }
 }
 
+/// What is asked of an endpoint that a pool has its servers from.
+pub(super) fn resolve_endpoint(
+    name: &At<&str>,
+    ca: Option<&At<&str>>,
+    files: &mut Files<'_>,
+    findings: &mut Findings,
+) -> Option<Arc<ServerSettings>> {
+    let roots = match ca {
+        Some(ca) => roots(ca, files, findings),
+        None => system_roots(findings),
+    }?;
+    let name = server_name_of(name, findings)?;
+    let verification = ServerVerification::Roots(roots);
+    let settings = ServerSettings::new(&verification, Some(name), None, MinVersion::default(), Vec::new());
+    settings.map(Arc::new).map_err(|why| _ = findings.error(ca.map(|ca| ca.span.clone()), &why)).ok()
+}
+
 /// What a check that shakes hands asks of the servers: what the pool asks, perhaps by another name. Of a pool that speaks no
 /// TLS itself it asks that they speak it, and nothing of who they are, since the pool does not say whom it trusts.
 pub(super) fn resolve_check(

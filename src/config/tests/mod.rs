@@ -1,6 +1,7 @@
 //! What a file means, and what is said of one that means nothing.
 
 mod bounds;
+mod discover;
 mod full;
 mod health;
 mod http;

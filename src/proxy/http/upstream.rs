@@ -218,7 +218,7 @@ impl Upstreams {
     /// long as the worker runs.
     pub(in crate::proxy) async fn keep_house(desk: Rc<Desk>) {
         let stopping = desk.tasks.stopping().clone();
-        let mut generation = 0;
+        let mut edition = 0;
         let rounds = async {
             loop {
                 if desk.requests.upstreams.is_empty() {
@@ -226,8 +226,8 @@ impl Upstreams {
                 }
                 tokio::time::sleep(ROUND).await;
                 let snapshot = desk.published.load();
-                if generation != snapshot.generation {
-                    generation = snapshot.generation;
+                if edition != snapshot.edition {
+                    edition = snapshot.edition;
                     desk.requests.upstreams.forget_others(&snapshot);
                 }
                 drop(snapshot);
