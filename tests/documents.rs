@@ -389,6 +389,8 @@ fn families() -> BTreeSet<String> {
     let _pool = catalogue.pool(&Name::new("pool"));
     let server = State::counted(Name::new("pool"), Name::new("server"), &catalogue);
     server.show();
+    let discovery = catalogue.discovery(&Name::new("pool"));
+    discovery.begun("source");
     catalogue.set_certificates([(&Name::new("listener"), "example.com".to_owned(), 0)].into_iter());
     let text = catalogue.expose();
     let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE portreeve_")?.split(' ').next());

@@ -345,7 +345,7 @@ impl Folders {
             .collect();
         if self.watcher.is_none() && !wanted.is_empty() {
             let happened = self.happened.clone();
-            match disk::watcher(move || _ = happened.send_replace(())) {
+            match disk::watcher(move || happened.send_replace(())) {
                 Ok(watcher) => self.watcher = Some(watcher),
                 Err(error) => tracing::warn!("changes of files with servers are not watched: {error}"),
             }

@@ -172,11 +172,11 @@ pub struct Found {
 #[derive(Debug)]
 pub enum Asker {
     /// A name in DNS.
-    Dns(dns::Asker),
+    Dns(Box<dns::Asker>),
     /// A file.
     File(file::Asker),
     /// An endpoint.
-    Http(http::Asker),
+    Http(Box<http::Asker>),
 }
 
 impl Asker {
@@ -184,9 +184,9 @@ impl Asker {
     #[must_use]
     pub fn new(source: &Source, terms: &Terms) -> Self {
         match source {
-            Source::Dns(lookup) => Self::Dns(dns::Asker::new(lookup.clone(), *terms)),
+            Source::Dns(lookup) => Self::Dns(Box::new(dns::Asker::new(lookup.clone(), *terms))),
             Source::File(path) => Self::File(file::Asker::new(path.clone())),
-            Source::Http(endpoint) => Self::Http(http::Asker::new(endpoint.clone(), *terms)),
+            Source::Http(endpoint) => Self::Http(Box::new(http::Asker::new(endpoint.clone(), *terms))),
         }
     }
 

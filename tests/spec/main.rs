@@ -25,6 +25,7 @@ mod hostile;
 mod balance;
 mod capacity;
 mod health;
+mod discovery;
 mod reload;
 mod drain;
 mod admin;

@@ -1,6 +1,7 @@
 //! What the chapters share: servers that follow a script, clients, an instance in this process, and the program in another.
 
 pub mod access;
+pub mod dns;
 pub mod frames;
 pub mod http;
 pub mod http2;

@@ -18,7 +18,7 @@ fn discovers(keys: &str) -> Vec<Discover> {
 fn lookup(discover: &Discover) -> &Lookup {
     match &discover.source {
         Source::Dns(lookup) => lookup,
-        other => panic!("{other}"),
+        other @ (Source::File(_) | Source::Http(_)) => panic!("{other}"),
     }
 }
 
@@ -95,7 +95,7 @@ fn an_endpoint_is_a_url_and_a_file_is_relative_to_the_configuration() {
     let endpoint =
         |url: &str| match discovers(&format!("discover = {{ type = \"http\", url = \"{url}\" }}")).remove(0).source {
             Source::Http(endpoint) => endpoint,
-            other => panic!("{other}"),
+            other @ (Source::Dns(_) | Source::File(_)) => panic!("{other}"),
         };
     let Endpoint { host, port, target, authority, tls, .. } =
         endpoint("http://Registry.internal:8000/v1/list?pool=web");
@@ -140,14 +140,14 @@ fn what_cannot_be_asked_is_refused_where_it_stands() {
         (discover("type = \"dns\", name = \"a.b\""), "5:35 \"a.b\" is not a name to ask for"),
         (discover("type = \"dns\", name = \"a.b:80\", record = \"srv\""), "5:35 \"a.b:80\" is not a name to ask for"),
         (discover("type = \"dns\", name = \"10.0.0.1:80\""), "5:35 \"10.0.0.1:80\" is not a name to ask for"),
-        (discover("type = \"dns\", name = \"a.b:80\", resolvers = [\"ns.b\"]"), "5:59 \"ns.b\" is not a resolver"),
+        (discover("type = \"dns\", name = \"a.b:80\", resolvers = [\"ns.b\"]"), "5:58 \"ns.b\" is not a resolver"),
         (
             discover("type = \"dns\", name = \"a.b:80\", path = \"x\""),
             "5:52 `path` of `discover` means nothing unless its type is `file`",
         ),
         (
             discover("type = \"file\", path = \"x\", timeout = \"1s\""),
-            "5:50 `timeout` of `discover` means nothing unless its type is `dns` or `http`",
+            "5:51 `timeout` of `discover` means nothing unless its type is `dns` or `http`",
         ),
         (
             discover("type = \"dns\", name = \"a.b:80\", min_ttl = \"1m\", max_ttl = \"1s\""),
