@@ -72,6 +72,12 @@ impl DiscoveryMetrics {
         }
     }
 
+    /// How many answers came to this.
+    #[must_use]
+    pub fn answers(&self, answer: Answered) -> u64 {
+        self.answers.get(answer as usize).map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
     /// How many servers of the pool were found.
     pub fn set_servers(&self, servers: usize) {
         self.servers.store(servers as u64, Ordering::Relaxed);
@@ -91,11 +97,10 @@ pub(super) fn add(all: &[Arc<DiscoveryMetrics>], families: &mut Vec<MetricFamily
         "Answers of the sources that the servers of a pool are found by, by what they came to.",
         MetricType::COUNTER,
         each(&|pool, name| {
-            let counts = Answered::ALL.iter().zip(&pool.answers);
-            let count = |(answer, count): (&Answered, &AtomicU64)| {
-                counter(&[("pool", name), ("result", answer.label())], count.load(Ordering::Relaxed) as f64)
+            let count = |answer: &Answered| {
+                counter(&[("pool", name), ("result", answer.label())], pool.answers(*answer) as f64)
             };
-            counts.map(count).collect()
+            Answered::ALL.iter().map(count).collect()
         }),
     ));
     families.push(family(

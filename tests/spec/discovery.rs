@@ -9,10 +9,12 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use portreeve::metrics::Answered;
+use portreeve::units::Name;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::stage::watch::{ADMIN, Port};
-use crate::stage::{Instance, Server, say, within};
+use crate::stage::{Instance, Server, eventually, say, within};
 
 /// Servers on one port of several addresses, each of which says its address.
 struct Fleet {
@@ -73,15 +75,13 @@ impl Instance {
     }
 
     /// How many answers of the pool `web` came to this.
-    fn answers(&self, result: &str) -> f64 {
-        let series = format!("portreeve_discovery_answers_total{{pool=\"web\",result=\"{result}\"}}");
-        self.metric(&series).unwrap_or(0.0)
+    fn answers(&self, result: Answered) -> u64 {
+        self.running.catalogue().discovery(&Name::new("web")).answers(result)
     }
 
     /// Waits until so many more answers came to this.
-    async fn answers_again(&self, result: &str, more: f64) {
+    async fn answers_again(&self, result: Answered, more: u64) {
         let before = self.answers(result);
-        crate::stage::eventually(&format!("{more} more answers {result}"), || self.answers(result) >= before + more)
-            .await;
+        eventually(&format!("{more} more answers {result:?}"), || self.answers(result) >= before + more).await;
     }
 }

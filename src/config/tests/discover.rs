@@ -163,10 +163,7 @@ fn what_cannot_be_asked_is_refused_where_it_stands() {
         (pool(""), "4:1 a pool needs the key `servers`"),
         (pool("servers = []"), "5:11 `servers` cannot be empty"),
         (pool("servers = [\"a.b:80\", \"A.b:80\"]"), "5:22 the server \"a.b:80\" of this pool has this address too"),
-        (
-            pool("servers = [\"10.0.0.256:80\"]"),
-            "5:12 \"10.0.0.256:80\" is not the address of a server: \"10.0.0.256\" is not an IP address",
-        ),
+        (pool("servers = [\"10.0.0.256:80\"]"), "5:12 \"10.0.0.256:80\" is not the address of a server"),
         (
             pool("servers = [{ address = \"a.b:80\", weight = 0 }]"),
             "5:11 every server of this pool has weight 0, so none would be given a connection",
