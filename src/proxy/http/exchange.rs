@@ -83,6 +83,20 @@ pub(super) enum Arrived {
     Stopped(Stop),
 }
 
+/// What is left of an exchange, each as in [`Exchange`].
+pub(super) struct Remains {
+    pub(super) server: Server,
+    pub(super) response: Box<Response>,
+    pub(super) copy: Option<Tee>,
+    pub(super) up: u64,
+    pub(super) down: u64,
+    pub(super) unseen: bool,
+    pub(super) fault: Option<&'static str>,
+    pub(super) moved: Instant,
+    /// Whether nothing of the request's body was read.
+    pub(super) is_body_whole: bool,
+}
+
 /// One request and its response, under way.
 pub(super) struct Exchange<'a, 'c> {
     pub(super) client: &'a mut Client<'c>,
@@ -155,6 +169,13 @@ impl<'a, 'c> Exchange<'a, 'c> {
             moved: now,
             began: now,
         }
+    }
+
+    /// It is over, whichever way: what is left of it.
+    pub(super) fn into_remains(self) -> Remains {
+        let is_body_whole = self.is_body_whole();
+        let Self { server, response, copy, up, down, unseen, fault, moved, .. } = self;
+        Remains { server, response, copy, up, down, unseen, fault, moved, is_body_whole }
     }
 
     /// Whether the request was read to its end.
