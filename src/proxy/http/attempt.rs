@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::client::Gone;
 use super::compress::Compression;
 use super::copy::Tee;
-use super::exchange::{Arrived, Bounds, Exchange, Stop};
+use super::exchange::{Arrived, Bounds, Exchange, Remains, Stop};
 use super::grpc;
 use super::head::Words;
 use super::link::Link;
@@ -73,6 +73,13 @@ impl<'r> Errand<'r> {
     /// The next server to try: the one the client was with before, if it can be.
     fn pick(&self, tried: &Tried) -> Option<Picked<'r>> {
         pick(self.pool, self.before, tried)
+    }
+
+    /// Somebody else to ask, if there is one and the request may be tried again; that is granted then.
+    fn another(&mut self, tried: &Tried) -> Option<Picked<'r>> {
+        let other = (self.left > 0).then(|| self.pick(tried)).flatten()?;
+        self.granted = self.pool.pool.may_retry();
+        self.granted.is_some().then_some(other)
     }
 
     /// The cookie that keeps the client with a server, unless it is with that one already.
@@ -233,117 +240,127 @@ impl Job<'_> {
         let mut exchange =
             Exchange::new(client, connection, response, errand.bounds, &desk.scratch, recall, request.is_head(), sent);
         exchange.copy = errand.copy.take();
-        match exchange.until_head(timer, &meter).await {
-            Arrived::Stopped(stop) => {
-                let is_body_whole = exchange.is_body_whole();
-                let Exchange { server: connection, response, up, unseen, fault, copy, .. } = exchange;
-                errand.copy = copy;
-                if let Some(fault) = fault {
-                    self.record.failed(fault);
+        if let Arrived::Stopped(stop) = exchange.until_head(timer, &meter).await {
+            let remains = exchange.into_remains();
+            return self.stopped(errand, server, stop, reused, remains);
+        }
+        let status = exchange.response.status;
+        // To a client of HTTP/2 a success would say that there is a tunnel (RFC 8441 §4).
+        let is_no_tunnel = request.version == Version::Http2 && request.upgrade().is_some();
+        if status == 101 || is_no_tunnel && matches!(status, 200..=299) {
+            let remains = exchange.into_remains();
+            return self.switched(errand, remains);
+        }
+        server.state.report(Outcome::of_status(status));
+        let is_refusal = retry_on.statuses.contains(&status) && request.is_idempotent() && exchange.is_body_whole();
+        // This answer is better than none.
+        if is_refusal && let Some(other) = errand.another(tried) {
+            *next = Some(other);
+            errand.copy = exchange.copy.take();
+            self.record.responded(status);
+            return Attempted::Failed(Failure { reason: Reason::BadResponse, again: Again::Elsewhere });
+        }
+        exchange.moved = self.record.responded(status);
+        let mut compression = match exchange.client.is_nobody() {
+            true => Compression::default(),
+            false => Compression::of(&errand.route.route, request, &exchange.response, &desk.requests.encoders),
+        };
+        let uploaded = exchange.is_uploaded();
+        exchange.client.respond(&ResponseHead {
+            response: &exchange.response,
+            rules: &errand.route.route.response_headers,
+            changes: &compression.changes,
+            set_cookie: errand.cookie(server),
+            length: compression.length(&exchange.response),
+            to_head: request.is_head(),
+            uploaded,
+        });
+        let result = exchange.until_end(timer, &meter, &mut compression.encoding).await;
+        let remains = exchange.into_remains();
+        self.ended(errand, server, result, remains)
+    }
+
+    /// No head of a response came: the request is tried again, or answered here, or given up.
+    fn stopped(
+        &mut self,
+        errand: &mut Errand<'_>,
+        server: &Backend,
+        stop: Stop,
+        reused: bool,
+        remains: Remains,
+    ) -> Attempted {
+        let Remains { server: connection, response, up, unseen, fault, copy, is_body_whole, .. } = remains;
+        errand.copy = copy;
+        if let Some(fault) = fault {
+            self.record.failed(fault);
+        }
+        self.record.moved(up, 0);
+        let untouched = response.is_blank();
+        self.context.desk.requests.stash.return_response(response);
+        match stop {
+            Stop::Server(reason) => {
+                if !(reused && broke(reason)) {
+                    server.state.report(Outcome::Failure);
                 }
-                self.record.moved(up, 0);
-                let untouched = response.is_blank();
-                desk.requests.stash.return_response(response);
-                match stop {
-                    Stop::Server(reason) => {
-                        if !(reused && broke(reason)) {
-                            server.state.report(Outcome::Failure);
-                        }
-                        let may_be_sent_twice =
-                            is_body_whole && untouched && (request.is_idempotent() || connection.is_untouched());
-                        let again = match () {
-                            () if unseen && is_body_whole => Again::AtOnce,
-                            () if !may_be_sent_twice => Again::Never,
-                            () if broke(reason) && reused => Again::AtOnce,
-                            () if broke(reason) && retry_on.reset => Again::Elsewhere,
-                            () if reason == Reason::ResponseTimeout && retry_on.timeout => Again::Elsewhere,
-                            () => Again::Never,
-                        };
-                        Attempted::Failed(Failure { reason, again })
-                    }
-                    Stop::Client(reason @ (Reason::BodyTimeout | Reason::BodyTooLarge | Reason::BadRequest))
-                    | Stop::Ours(reason @ Reason::RequestTimeout) => {
-                        Attempted::Finished(self.answer_ending(reason, &[]))
-                    }
-                    Stop::Client(reason) | Stop::Ours(reason) => {
-                        self.record.close(reason);
-                        Attempted::Finished(Finish::Aborted(reason))
-                    }
-                }
-            }
-            Arrived::Head if exchange.response.status == 101 => {
-                let Exchange { server: connection, response, .. } = exchange;
-                self.record.responded(101);
-                if !self.asked_for(&response) || !errand.words.are_accepted(&response) {
-                    desk.requests.stash.return_response(response);
-                    return Attempted::Failed(Failure { reason: Reason::BadResponse, again: Again::Never });
-                }
-                Attempted::Upgraded(connection, response)
-            }
-            // To a client of HTTP/2 that would say that there is a tunnel (RFC 8441 §4).
-            Arrived::Head
-                if request.version == Version::Http2
-                    && request.upgrade().is_some()
-                    && matches!(exchange.response.status, 200..=299) =>
-            {
-                let Exchange { response, .. } = exchange;
-                self.record.responded(response.status);
-                desk.requests.stash.return_response(response);
-                Attempted::Failed(Failure { reason: Reason::BadResponse, again: Again::Never })
-            }
-            Arrived::Head => {
-                let status = exchange.response.status;
-                server.state.report(Outcome::of_status(status));
-                let is_refused =
-                    retry_on.statuses.contains(&status) && request.is_idempotent() && exchange.is_body_whole();
-                if is_refused && errand.left > 0 {
-                    // Only if there is somebody else to ask, and it may be done: this answer is better than none.
-                    *next = errand.pick(tried);
-                    errand.granted = next.as_ref().and_then(|_| errand.pool.pool.may_retry());
-                    if errand.granted.is_none() {
-                        *next = None;
-                    } else {
-                        errand.copy = exchange.copy.take();
-                        self.record.responded(status);
-                        return Attempted::Failed(Failure { reason: Reason::BadResponse, again: Again::Elsewhere });
-                    }
-                }
-                exchange.moved = self.record.responded(status);
-                let uploaded = exchange.is_uploaded();
-                let mut compression = match exchange.client.is_nobody() {
-                    true => Compression::default(),
-                    false => Compression::of(&errand.route.route, request, &exchange.response, &desk.requests.encoders),
+                let retry_on = &errand.pool.http.retry_on;
+                let may_be_sent_twice =
+                    is_body_whole && untouched && (self.request.is_idempotent() || connection.is_untouched());
+                let again = match () {
+                    () if unseen && is_body_whole => Again::AtOnce,
+                    () if !may_be_sent_twice => Again::Never,
+                    () if broke(reason) && reused => Again::AtOnce,
+                    () if broke(reason) && retry_on.reset => Again::Elsewhere,
+                    () if reason == Reason::ResponseTimeout && retry_on.timeout => Again::Elsewhere,
+                    () => Again::Never,
                 };
-                exchange.client.respond(&ResponseHead {
-                    response: &exchange.response,
-                    rules: &errand.route.route.response_headers,
-                    changes: &compression.changes,
-                    set_cookie: errand.cookie(server),
-                    length: compression.length(&exchange.response),
-                    to_head: request.is_head(),
-                    uploaded,
-                });
-                let result = exchange.until_end(timer, &meter, &mut compression.encoding).await;
-                let Exchange { server: connection, response, up, down, moved, fault, .. } = exchange;
-                if let Some(fault) = fault {
-                    self.record.failed(fault);
-                }
-                self.record.moved(up, down);
-                let keeps_alive = response.keeps_alive;
-                let code = grpc::code(&response, connection.trailers());
-                desk.requests.stash.return_response(response);
-                match result {
-                    Ok(()) => {
-                        self.record.called(code);
-                        self.recycle(errand, server, connection, keeps_alive, moved);
-                        self.record.close(Reason::Done);
-                        Attempted::Finished(Finish::Delivered(Reason::Done))
-                    }
-                    Err(stop) => {
-                        self.record.close(stop.reason());
-                        Attempted::Finished(Finish::Aborted(stop.reason()))
-                    }
-                }
+                Attempted::Failed(Failure { reason, again })
+            }
+            Stop::Client(reason @ (Reason::BodyTimeout | Reason::BodyTooLarge | Reason::BadRequest))
+            | Stop::Ours(reason @ Reason::RequestTimeout) => Attempted::Finished(self.answer_ending(reason, &[])),
+            Stop::Client(reason) | Stop::Ours(reason) => {
+                self.record.close(reason);
+                Attempted::Finished(Finish::Aborted(reason))
+            }
+        }
+    }
+
+    /// The server changes the protocol, or gives an answer that would be taken for that; whether it was asked to.
+    fn switched(&mut self, errand: &Errand<'_>, remains: Remains) -> Attempted {
+        let Remains { server, response, .. } = remains;
+        self.record.responded(response.status);
+        if response.status == 101 && self.asked_for(&response) && errand.words.are_accepted(&response) {
+            return Attempted::Upgraded(server, response);
+        }
+        self.context.desk.requests.stash.return_response(response);
+        Attempted::Failed(Failure { reason: Reason::BadResponse, again: Again::Never })
+    }
+
+    /// The response was passed on, to its end or not.
+    fn ended(
+        &mut self,
+        errand: &Errand<'_>,
+        server: &Backend,
+        result: Result<(), Stop>,
+        remains: Remains,
+    ) -> Attempted {
+        let Remains { server: connection, response, up, down, moved, fault, .. } = remains;
+        if let Some(fault) = fault {
+            self.record.failed(fault);
+        }
+        self.record.moved(up, down);
+        let keeps_alive = response.keeps_alive;
+        let code = grpc::code(&response, connection.trailers());
+        self.context.desk.requests.stash.return_response(response);
+        match result {
+            Ok(()) => {
+                self.record.called(code);
+                self.recycle(errand, server, connection, keeps_alive, moved);
+                self.record.close(Reason::Done);
+                Attempted::Finished(Finish::Delivered(Reason::Done))
+            }
+            Err(stop) => {
+                self.record.close(stop.reason());
+                Attempted::Finished(Finish::Aborted(stop.reason()))
             }
         }
     }

@@ -1,5 +1,6 @@
 //! The body of a message of HTTP/1 on its way in: where it ends, whatever arrives behind it.
 
+use std::ops::Range;
 use std::task::{Context, Poll, ready};
 
 use super::buffers::Inbound;
@@ -32,6 +33,28 @@ pub(super) struct Piece {
     pub(super) bytes: usize,
     /// Whether it is over with them.
     pub(super) end: bool,
+}
+
+/// A piece of a body on its way out.
+pub(super) struct Outgoing<'b> {
+    /// Where it stands, with room around it for what makes it a chunk.
+    pub(super) buffer: &'b mut [u8],
+    pub(super) place: Range<usize>,
+    /// Whether the body is over with it.
+    pub(super) last: bool,
+    /// What comes behind it then.
+    pub(super) trailers: Option<&'b Fields>,
+}
+
+impl Outgoing<'_> {
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.buffer.get(self.place.clone()).unwrap_or_default()
+    }
+
+    /// How many bytes it has.
+    pub(super) fn len(&self) -> usize {
+        self.place.len()
+    }
 }
 
 /// Why a body goes no further.

@@ -5,13 +5,12 @@ use std::task::{Context, Poll, ready};
 use tokio::time::Instant;
 
 use super::answer::Own;
-use super::body::{Body, BodyFault, Piece};
+use super::body::{Body, BodyFault, Outgoing, Piece};
 use super::buffers::{Inbound, Outbound};
 use super::forward::{self, Pen};
-use super::server::{Framed, send_piece};
+use super::server::send_piece;
 use super::sides::{ResponseHead, status_line};
 use crate::message::framing::Length;
-use crate::message::head::Fields;
 use crate::message::line::Limits;
 use crate::message::version::Version;
 use crate::proxy::ends::ClientEnd;
@@ -133,18 +132,10 @@ impl Http1Client {
         }
     }
 
-    /// Sends a piece of the response's body that stands in `buffer` at `start..end`, with room around it.
-    pub(super) fn send(
-        &mut self,
-        cx: &mut Context<'_>,
-        buffer: &mut [u8],
-        start: usize,
-        end: usize,
-        last: bool,
-        trailers: Option<&Fields>,
-    ) -> Result<(), Broken> {
+    /// Sends a piece of the response's body.
+    pub(super) fn send(&mut self, cx: &mut Context<'_>, piece: Outgoing<'_>) -> Result<(), Broken> {
         let Self { end: wire, outbound, chunks, .. } = self;
-        send_piece(cx, wire, outbound, buffer, start, end, Framed { chunks: *chunks, last, trailers })
+        send_piece(cx, wire, outbound, piece, *chunks)
     }
 
     /// Whether bytes of the response's body can go out inside the kernel.

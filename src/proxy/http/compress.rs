@@ -3,17 +3,13 @@
 //! Everything that one read brought goes out before the next, so that a client sees the beginning of a stream no later for its
 //! being compressed.
 
-use std::task::Context;
-
-use super::exchange::{AsItIs, Stop, Transform, of_client_broken};
+use super::body::Outgoing;
 use super::places::{Place, Places};
-use super::sides::Client;
 use crate::config::model::http::{HeaderRules, Route};
-use crate::ending::Reason;
 use crate::message::chunked::{HEADROOM, TAILROOM};
 use crate::message::compress::{Change, Encoder, Failed, Verdict, forbids_transform, may_compress, negotiate};
 use crate::message::framing::Length;
-use crate::message::head::{Fields, Known};
+use crate::message::head::Known;
 use crate::message::request::Request;
 use crate::message::response::Response;
 
@@ -79,43 +75,19 @@ impl Encoding {
         Some(Self { encoder: Some(encoder), out: Vec::new(), _place: place })
     }
 
-    /// Encodes a piece. What can be decoded now stands in `out` behind its headroom.
-    fn encode(&mut self, piece: &[u8], last: bool) -> Result<(), Failed> {
+    /// Encodes a piece, to what can be decoded now.
+    pub(super) fn encode<'p>(&'p mut self, piece: Outgoing<'p>) -> Result<Outgoing<'p>, Failed> {
         self.out.clear();
         self.out.resize(HEADROOM, 0);
         let encoder = self.encoder.as_mut().ok_or(Failed)?;
-        encoder.push(piece, &mut self.out)?;
-        if last {
+        encoder.push(piece.bytes(), &mut self.out)?;
+        if piece.last {
             self.encoder.take().ok_or(Failed)?.finish(&mut self.out)?;
         } else {
             encoder.flush(&mut self.out)?;
         }
+        let place = HEADROOM..self.out.len();
         self.out.resize(self.out.len() + TAILROOM, 0);
-        Ok(())
-    }
-}
-
-impl Transform for Option<Encoding> {
-    fn is_identity(&self) -> bool {
-        self.is_none()
-    }
-
-    fn pass(
-        &mut self,
-        cx: &mut Context<'_>,
-        client: &mut Client<'_>,
-        buffer: &mut [u8],
-        start: usize,
-        end: usize,
-        last: bool,
-        trailers: Option<&Fields>,
-    ) -> Result<usize, Stop> {
-        let Some(encoding) = self else { return AsItIs.pass(cx, client, buffer, start, end, last, trailers) };
-        let piece = buffer.get(start..end).unwrap_or_default();
-        encoding.encode(piece, last).map_err(|Failed| Stop::Ours(Reason::Internal))?;
-        let end = encoding.out.len() - TAILROOM;
-        let sent = client.send(cx, &mut encoding.out, HEADROOM, end, last, trailers);
-        sent.map_err(|broken| Stop::Client(of_client_broken(broken)))?;
-        Ok(end - HEADROOM)
+        Ok(Outgoing { buffer: &mut self.out, place, ..piece })
     }
 }

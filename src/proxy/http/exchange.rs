@@ -9,15 +9,16 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::body::{BodyFault, Piece};
+use super::body::{BodyFault, Outgoing, Piece};
 use super::client::Gone;
+use super::compress::Encoding;
 use super::copy::Tee;
 use super::server::NoHead;
 use super::sides::{Client, Server};
 use super::timer::Timer;
 use crate::ending::Reason;
 use crate::message::chunked::{HEADROOM, TAILROOM};
-use crate::message::head::Fields;
+use crate::message::compress::Failed;
 use crate::message::line::Limits;
 use crate::message::response::Response;
 use crate::net::errno::is_disconnect;
@@ -80,6 +81,20 @@ pub(super) enum Arrived {
     Head,
     /// It was stopped before.
     Stopped(Stop),
+}
+
+/// What is left of an exchange, each as in [`Exchange`].
+pub(super) struct Remains {
+    pub(super) server: Server,
+    pub(super) response: Box<Response>,
+    pub(super) copy: Option<Tee>,
+    pub(super) up: u64,
+    pub(super) down: u64,
+    pub(super) unseen: bool,
+    pub(super) fault: Option<&'static str>,
+    pub(super) moved: Instant,
+    /// Whether nothing of the request's body was read.
+    pub(super) is_body_whole: bool,
 }
 
 /// One request and its response, under way.
@@ -156,6 +171,13 @@ impl<'a, 'c> Exchange<'a, 'c> {
         }
     }
 
+    /// It is over, whichever way: what is left of it.
+    pub(super) fn into_remains(self) -> Remains {
+        let is_body_whole = self.is_body_whole();
+        let Self { server, response, copy, up, down, unseen, fault, moved, .. } = self;
+        Remains { server, response, copy, up, down, unseen, fault, moved, is_body_whole }
+    }
+
     /// Whether the request was read to its end.
     pub(super) fn is_uploaded(&self) -> bool {
         self.uploaded
@@ -176,11 +198,11 @@ impl<'a, 'c> Exchange<'a, 'c> {
         &mut self,
         timer: &mut Timer,
         meter: &impl Meter,
-        transform: &mut impl Transform,
+        encoding: &mut Option<Encoding>,
     ) -> Result<(), Stop> {
         // The pipe, while the body goes through one.
         let mut conduit = None;
-        poll_fn(|cx| self.poll_until_end(cx, timer, meter, transform, &mut conduit)).await
+        poll_fn(|cx| self.poll_until_end(cx, timer, meter, encoding, &mut conduit)).await
     }
 
     fn poll_until_head(&mut self, cx: &mut Context<'_>, timer: &mut Timer, meter: &impl Meter) -> Poll<Arrived> {
@@ -229,10 +251,10 @@ impl<'a, 'c> Exchange<'a, 'c> {
         cx: &mut Context<'_>,
         timer: &mut Timer,
         meter: &impl Meter,
-        transform: &mut impl Transform,
+        encoding: &mut Option<Encoding>,
         conduit: &mut Option<Conduit<'a>>,
     ) -> Poll<Result<(), Stop>> {
-        if let Poll::Ready(result) = self.poll_down(cx, meter, transform, conduit) {
+        if let Poll::Ready(result) = self.poll_down(cx, meter, encoding, conduit) {
             return Poll::Ready(result);
         }
         match self.poll_up(cx, meter) {
@@ -275,7 +297,7 @@ impl<'a, 'c> Exchange<'a, 'c> {
                     Poll::Ready(Ok(piece)) => piece,
                     Poll::Ready(Err(fault)) => {
                         *words = fault.words();
-                        return Poll::Ready(Err(Stop::Client(of_client_fault(fault))));
+                        return Poll::Ready(Err(Stop::Client(CLIENT.of_fault(fault))));
                     }
                 };
                 if up.saturating_add(bytes as u64) > bounds.body_bytes {
@@ -284,7 +306,8 @@ impl<'a, 'c> Exchange<'a, 'c> {
                 if let Some(copy) = copy {
                     copy.pass(lent.get(..bytes).unwrap_or_default(), end, client.trailers());
                 }
-                let sent = server.send(cx, buffer, HEADROOM, HEADROOM + bytes, end, client.trailers());
+                let place = HEADROOM..HEADROOM + bytes;
+                let sent = server.send(cx, Outgoing { buffer, place, last: end, trailers: client.trailers() });
                 Poll::Ready(Ok((bytes, end, sent)))
             });
             let began = std::mem::take(&mut self.up_begins);
@@ -325,7 +348,7 @@ impl<'a, 'c> Exchange<'a, 'c> {
         &mut self,
         cx: &mut Context<'_>,
         meter: &impl Meter,
-        transform: &mut impl Transform,
+        encoding: &mut Option<Encoding>,
         conduit: &mut Option<Conduit<'a>>,
     ) -> Poll<Result<(), Stop>> {
         let mut turn = 0;
@@ -353,9 +376,16 @@ impl<'a, 'c> Exchange<'a, 'c> {
                 let Piece { bytes, end } =
                     ready!(server.poll_body(cx, lent, &bounds.trailer_limits)).map_err(|fault| {
                         *words = fault.words();
-                        Stop::Server(of_server_fault(fault))
+                        Stop::Server(SERVER.of_fault(fault))
                     })?;
-                let passed = transform.pass(cx, client, buffer, HEADROOM, HEADROOM + bytes, end, server.trailers())?;
+                let place = HEADROOM..HEADROOM + bytes;
+                let piece = Outgoing { buffer, place, last: end, trailers: server.trailers() };
+                let piece = match encoding {
+                    None => piece,
+                    Some(encoding) => encoding.encode(piece).map_err(|Failed| Stop::Ours(Reason::Internal))?,
+                };
+                let passed = piece.len();
+                client.send(cx, piece).map_err(|broken| Stop::Client(of_client_broken(broken)))?;
                 Poll::Ready(Ok((bytes, passed, end)))
             });
             let began = std::mem::take(&mut self.down_begins);
@@ -370,7 +400,7 @@ impl<'a, 'c> Exchange<'a, 'c> {
             meter.moved(Direction::Down, bytes);
             if end {
                 self.answered = true;
-            } else if bytes >= FULL && transform.is_identity() && self.server.splices(LARGE) && self.client.splices() {
+            } else if bytes >= FULL && encoding.is_none() && self.server.splices(LARGE) && self.client.splices() {
                 *conduit = Conduit::lend(self.scratch);
             }
             turn += bytes;
@@ -408,8 +438,8 @@ impl<'a, 'c> Exchange<'a, 'c> {
                 *conduit = None;
                 return Poll::Pending;
             }
-            Poll::Ready(Err(errno)) => return Poll::Ready(Err(Stop::Server(of_server_broken(Broken::System(errno))))),
-            Poll::Ready(Ok(0)) => return Poll::Ready(Err(Stop::Server(of_server_fault(BodyFault::Cut)))),
+            Poll::Ready(Err(errno)) => return Poll::Ready(Err(Stop::Server(SERVER.of_broken(Broken::System(errno))))),
+            Poll::Ready(Ok(0)) => return Poll::Ready(Err(Stop::Server(SERVER.of_fault(BodyFault::Cut)))),
             Poll::Ready(Ok(taken)) => taken,
         };
         server.body.passed(taken as u64);
@@ -449,52 +479,6 @@ impl<'a, 'c> Exchange<'a, 'c> {
     }
 }
 
-/// What becomes of a response's body on its way to the client.
-pub(super) trait Transform {
-    /// Whether it changes nothing.
-    fn is_identity(&self) -> bool;
-
-    /// Passes a piece on that stands in `buffer` at `start..end`, with room around it. Returns how many bytes it became.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "a piece of a body is a buffer and two places, and trailers come with it"
-    )]
-    fn pass(
-        &mut self,
-        cx: &mut Context<'_>,
-        client: &mut Client<'_>,
-        buffer: &mut [u8],
-        start: usize,
-        end: usize,
-        last: bool,
-        trailers: Option<&Fields>,
-    ) -> Result<usize, Stop>;
-}
-
-/// Nothing: it is passed on as it is.
-pub(super) struct AsItIs;
-
-impl Transform for AsItIs {
-    fn is_identity(&self) -> bool {
-        true
-    }
-
-    fn pass(
-        &mut self,
-        cx: &mut Context<'_>,
-        client: &mut Client<'_>,
-        buffer: &mut [u8],
-        start: usize,
-        end: usize,
-        last: bool,
-        trailers: Option<&Fields>,
-    ) -> Result<usize, Stop> {
-        let sent = client.send(cx, buffer, start, end, last, trailers);
-        sent.map_err(|broken| Stop::Client(of_client_broken(broken)))?;
-        Ok(end - start)
-    }
-}
-
 pub(super) fn of_gone(gone: Gone) -> Reason {
     match gone {
         Gone::Reset => Reason::ClientReset,
@@ -504,45 +488,57 @@ pub(super) fn of_gone(gone: Gone) -> Reason {
 
 fn of_no_head(no_head: NoHead) -> Reason {
     match no_head {
-        NoHead::Broken(broken) => of_server_broken(broken),
+        NoHead::Broken(broken) => SERVER.of_broken(broken),
         NoHead::Closed => Reason::ServerClosed,
         NoHead::Unseen => Reason::ServerReset,
         NoHead::Malformed(_) => Reason::BadResponse,
     }
 }
 
-fn of_server_broken(broken: Broken) -> Reason {
-    match broken {
-        Broken::System(errno) if is_disconnect(errno) => Reason::ServerReset,
-        Broken::System(_) => Reason::Internal,
-        Broken::Truncated => Reason::ServerTruncated,
-        Broken::Garbled => Reason::ServerTlsError,
-    }
+/// What it is called when one side's bytes come to an end.
+struct Ends {
+    reset: Reason,
+    closed: Reason,
+    truncated: Reason,
+    garbled: Reason,
+    malformed: Reason,
 }
 
-fn of_server_fault(fault: BodyFault) -> Reason {
-    match fault {
-        BodyFault::Broken(broken) => of_server_broken(broken),
-        BodyFault::Cut => Reason::ServerClosed,
-        BodyFault::Malformed(_) => Reason::BadResponse,
-        BodyFault::Reset(_) => Reason::ServerReset,
+const CLIENT: Ends = Ends {
+    reset: Reason::ClientReset,
+    closed: Reason::ClientClosed,
+    truncated: Reason::ClientTruncated,
+    garbled: Reason::TlsError,
+    malformed: Reason::BadRequest,
+};
+const SERVER: Ends = Ends {
+    reset: Reason::ServerReset,
+    closed: Reason::ServerClosed,
+    truncated: Reason::ServerTruncated,
+    garbled: Reason::ServerTlsError,
+    malformed: Reason::BadResponse,
+};
+
+impl Ends {
+    fn of_broken(&self, broken: Broken) -> Reason {
+        match broken {
+            Broken::System(errno) if is_disconnect(errno) => self.reset,
+            Broken::System(_) => Reason::Internal,
+            Broken::Truncated => self.truncated,
+            Broken::Garbled => self.garbled,
+        }
+    }
+
+    fn of_fault(&self, fault: BodyFault) -> Reason {
+        match fault {
+            BodyFault::Broken(broken) => self.of_broken(broken),
+            BodyFault::Cut => self.closed,
+            BodyFault::Malformed(_) => self.malformed,
+            BodyFault::Reset(_) => self.reset,
+        }
     }
 }
 
 pub(super) fn of_client_broken(broken: Broken) -> Reason {
-    match broken {
-        Broken::System(errno) if is_disconnect(errno) => Reason::ClientReset,
-        Broken::System(_) => Reason::Internal,
-        Broken::Truncated => Reason::ClientTruncated,
-        Broken::Garbled => Reason::TlsError,
-    }
-}
-
-fn of_client_fault(fault: BodyFault) -> Reason {
-    match fault {
-        BodyFault::Broken(broken) => of_client_broken(broken),
-        BodyFault::Cut => Reason::ClientClosed,
-        BodyFault::Malformed(_) => Reason::BadRequest,
-        BodyFault::Reset(_) => Reason::ClientReset,
-    }
+    CLIENT.of_broken(broken)
 }

@@ -4,11 +4,10 @@ use std::task::{Context, Poll, ready};
 
 use tokio::time::Instant;
 
-use super::body::{Body, BodyFault, Piece};
+use super::body::{Body, BodyFault, Outgoing, Piece};
 use super::buffers::{Inbound, Outbound, Stash};
 use crate::message::chunked;
 use crate::message::framing::Length;
-use crate::message::head::Fields;
 use crate::message::line::{self, Limits};
 use crate::message::request::Parsed;
 use crate::message::response::Response;
@@ -68,19 +67,11 @@ impl Http1Server {
         self.requests = self.requests.saturating_add(1);
     }
 
-    /// Sends a piece of the request's body that stands in `buffer` at `start..end`, with room around it.
-    pub(super) fn send(
-        &mut self,
-        cx: &mut Context<'_>,
-        buffer: &mut [u8],
-        start: usize,
-        end: usize,
-        last: bool,
-        trailers: Option<&Fields>,
-    ) -> Result<(), Broken> {
-        self.is_sent |= last;
+    /// Sends a piece of the request's body.
+    pub(super) fn send(&mut self, cx: &mut Context<'_>, piece: Outgoing<'_>) -> Result<(), Broken> {
+        self.is_sent |= piece.last;
         let Self { end: wire, outbound, chunks, .. } = self;
-        send_piece(cx, wire, outbound, buffer, start, end, Framed { chunks: *chunks, last, trailers })
+        send_piece(cx, wire, outbound, piece, *chunks)
     }
 
     /// Waits for the head of the response.
@@ -163,32 +154,20 @@ impl Http1Server {
     }
 }
 
-/// How a piece is sent.
-pub(super) struct Framed<'a> {
-    /// Whether as a chunk.
-    pub(super) chunks: bool,
-    /// Whether it is the last.
-    pub(super) last: bool,
-    /// What comes behind the last chunk.
-    pub(super) trailers: Option<&'a Fields>,
-}
-
-/// Sends a piece of a body that stands in `buffer` at `start..end`, with room around it for what makes it a chunk.
+/// Sends a piece of a body, as a chunk or as it is.
 pub(super) fn send_piece(
     cx: &mut Context<'_>,
     wire: &mut impl Wire,
     outbound: &mut Outbound,
-    buffer: &mut [u8],
-    start: usize,
-    end: usize,
-    framed: Framed<'_>,
+    piece: Outgoing<'_>,
+    chunks: bool,
 ) -> Result<(), Broken> {
-    let Framed { chunks, last, trailers } = framed;
+    let Outgoing { buffer, place, last, trailers } = piece;
     let trailers = trailers.filter(|_| chunks && last);
     let (start, end) = match (chunks, trailers) {
-        (false, _) => (start, end),
-        (true, None) => chunked::encode(buffer, start, end, last),
-        (true, Some(_)) => chunked::encode(buffer, start, end, false),
+        (false, _) => (place.start, place.end),
+        (true, None) => chunked::encode(buffer, place.start, place.end, last),
+        (true, Some(_)) => chunked::encode(buffer, place.start, place.end, false),
     };
     let bytes = buffer.get(start..end).unwrap_or_default();
     let Some(trailers) = trailers else {

@@ -3,7 +3,7 @@
 use std::task::{Context, Poll};
 
 use super::answer::Own;
-use super::body::{BodyFault, Piece};
+use super::body::{BodyFault, Outgoing, Piece};
 use super::client::{Gone, Http1Client};
 use super::copy::Nobody;
 use super::forward;
@@ -159,20 +159,12 @@ impl Client<'_> {
         }
     }
 
-    /// Sends a piece of the response's body that stands in `buffer` at `start..end`, with room around it.
-    pub(super) fn send(
-        &mut self,
-        cx: &mut Context<'_>,
-        buffer: &mut [u8],
-        start: usize,
-        end: usize,
-        last: bool,
-        trailers: Option<&Fields>,
-    ) -> Result<(), Broken> {
+    /// Sends a piece of the response's body.
+    pub(super) fn send(&mut self, cx: &mut Context<'_>, piece: Outgoing<'_>) -> Result<(), Broken> {
         match self {
-            Self::Http1(client) => client.send(cx, buffer, start, end, last, trailers),
-            Self::Http2(client) => client.send(cx, buffer.get(start..end).unwrap_or_default(), last, trailers),
-            Self::Nobody(client) => client.take(end - start),
+            Self::Http1(client) => client.send(cx, piece),
+            Self::Http2(client) => client.send(cx, piece.bytes(), piece.last, piece.trailers),
+            Self::Nobody(client) => client.take(piece.len()),
         }
     }
 
@@ -230,19 +222,11 @@ impl Server {
         }
     }
 
-    /// Sends a piece of the request's body that stands in `buffer` at `start..end`, with room around it.
-    pub(super) fn send(
-        &mut self,
-        cx: &mut Context<'_>,
-        buffer: &mut [u8],
-        start: usize,
-        end: usize,
-        last: bool,
-        trailers: Option<&Fields>,
-    ) -> Result<(), Broken> {
+    /// Sends a piece of the request's body.
+    pub(super) fn send(&mut self, cx: &mut Context<'_>, piece: Outgoing<'_>) -> Result<(), Broken> {
         match self {
-            Self::Http1(server) => server.send(cx, buffer, start, end, last, trailers),
-            Self::Http2(server) => server.send(cx, buffer.get(start..end).unwrap_or_default(), last, trailers),
+            Self::Http1(server) => server.send(cx, piece),
+            Self::Http2(server) => server.send(cx, piece.bytes(), piece.last, piece.trailers),
         }
     }
 
