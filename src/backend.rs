@@ -9,7 +9,7 @@
 
 mod outlier;
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use crate::metrics::{Catalogue, ServerMetrics, Vitals};
 use crate::net::address::ServerAddr;
 use crate::tls::ServerTls;
-use crate::units::{Name, Weight};
+use crate::units::{Name, Percent, Weight};
 use outlier::Conduct;
 pub use outlier::{Ejection, Excess, Jury, Limits, Outcome, Suspect};
 
@@ -40,6 +40,8 @@ pub struct State {
     healthy: AtomicBool,
     /// Whether it is given nothing for a while because of what it did to traffic; written by the jury alone.
     ejected: AtomicBool,
+    /// How much of its weight it wants to be given, in percent; written by the checker alone.
+    share: AtomicU8,
     /// Who wants to know when the load or a flag changes: the ranking of the pool it is in now, if that keeps one.
     watching: ArcSwapOption<Watching>,
     /// What is counted of it.
@@ -52,6 +54,8 @@ pub struct State {
 struct Rest {
     /// The health flag for people, with since when and why; written by the checker alone.
     health: Mutex<Health>,
+    /// What it says it is, as [`Role::code`]; written by the checker alone.
+    role: AtomicU8,
     /// Failures to connect that traffic met and the checker has not heard of yet.
     failures: AtomicU32,
     /// Wakes the checker when there are failures.
@@ -76,8 +80,42 @@ pub struct Health {
 }
 
 impl Health {
-    fn untested() -> Self {
-        Self { up: true, tested: false, since: SystemTime::now(), reason: "not checked yet".to_owned() }
+    fn untested(up: bool) -> Self {
+        Self { up, tested: false, since: SystemTime::now(), reason: "not checked yet".to_owned() }
+    }
+}
+
+/// What a server says it is, where servers of a pool are not all alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It takes writes.
+    Primary,
+    /// It follows a primary and is for reading.
+    Replica,
+}
+
+impl Role {
+    /// Its word in logs and the API.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Replica => "replica",
+        }
+    }
+
+    const fn code(role: Option<Self>) -> u8 {
+        match role {
+            None => 0,
+            Some(Self::Primary) => 1,
+            Some(Self::Replica) => 2,
+        }
+    }
+}
+
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.label())
     }
 }
 
@@ -104,7 +142,8 @@ impl State {
     pub fn counted(pool: Name, name: Name, catalogue: &Catalogue) -> Arc<Self> {
         let metrics = catalogue.server(&pool, &name);
         let rest = Rest {
-            health: Mutex::new(Health::untested()),
+            health: Mutex::new(Health::untested(true)),
+            role: AtomicU8::new(Role::code(None)),
             failures: AtomicU32::new(0),
             failed: Notify::new(),
             conduct: Conduct::default(),
@@ -116,6 +155,7 @@ impl State {
             active: AtomicU32::new(0),
             healthy: AtomicBool::new(true),
             ejected: AtomicBool::new(false),
+            share: AtomicU8::new(Percent::WHOLE.get()),
             watching: ArcSwapOption::empty(),
             metrics,
             rest: Box::new(rest),
@@ -179,11 +219,38 @@ impl State {
         });
     }
 
-    /// Forgets what was found, as for a server that is another machine under the same name.
-    pub fn forget_health(&self) {
-        self.with_health(|health| *health = Health::untested());
+    /// Forgets what was found, as for a server that is another machine under the same name: it counts as up, or as down,
+    /// until a probe says otherwise.
+    pub fn forget_health(&self, up: bool) {
+        self.with_health(|health| *health = Health::untested(up));
         self.discard_failures();
-        self.set_healthy(true);
+        self.set_role(None);
+        self.set_share(Percent::WHOLE);
+        self.set_healthy(up);
+    }
+
+    /// How much of its weight it wants to be given.
+    #[must_use]
+    pub fn share(&self) -> Percent {
+        Percent::new(self.share.load(Ordering::SeqCst)).unwrap_or(Percent::WHOLE)
+    }
+
+    /// Sets what the server wants to be given; the checker is the only caller.
+    pub fn set_share(&self, share: Percent) {
+        self.share.store(share.get(), Ordering::SeqCst);
+        self.announce();
+    }
+
+    /// What it says it is, if anybody has asked it.
+    #[must_use]
+    pub fn role(&self) -> Option<Role> {
+        let said = self.rest.role.load(Ordering::SeqCst);
+        [Role::Primary, Role::Replica].into_iter().find(|role| Role::code(Some(*role)) == said)
+    }
+
+    /// Sets what the server says it is; the checker is the only caller.
+    pub fn set_role(&self, role: Option<Role>) {
+        self.rest.role.store(Role::code(role), Ordering::SeqCst);
     }
 
     /// How it does, and why we think so.

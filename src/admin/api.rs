@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use super::rfc3339::Rfc3339;
 use super::{View, lock};
-use crate::backend::{Ejection, Server};
+use crate::backend::{Ejection, Role, Server};
 use crate::config::model;
 use crate::net::address::{Endpoint, ServerAddr};
 use crate::snapshot::Snapshot;
@@ -319,6 +319,10 @@ struct ServerShown<'a> {
     /// `null` unless it is ejected.
     until: Option<Rfc3339>,
     reason: String,
+    /// `primary` or `replica`; `null` unless its check tells.
+    role: Option<&'static str>,
+    /// The percentage of its weight that it wants to be given.
+    share: u8,
     connections_active: u32,
     connections_total: u64,
     connect_failures: u64,
@@ -356,6 +360,8 @@ impl<'a> ServerShown<'a> {
             since: Rfc3339(since),
             until: until.map(Rfc3339),
             reason,
+            role: state.role().map(Role::label),
+            share: state.share().get(),
             connections_active: state.active(),
             connections_total: metrics.connections(),
             connect_failures: metrics.connect_failures(),

@@ -24,6 +24,7 @@ fn model() -> Model {
         weight: Weight::new(3).unwrap(),
         backup,
         max_connections,
+        check_address: None,
     };
     Model {
         workers: 2,
@@ -348,7 +349,7 @@ async fn a_pool_shows_how_each_server_does_and_why() {
     let expected = serde_json::json!({
         "name": "a", "address": "10.0.0.1:8080", "weight": 3, "backup": false, "max_connections": 5,
         "state": "down", "until": null, "reason": "connection refused", "connections_active": 0, "connections_total": 0,
-        "connect_failures": 1, "bytes_in": 0, "bytes_out": 0,
+        "connect_failures": 1, "bytes_in": 0, "bytes_out": 0, "role": null, "share": 100,
     });
     assert_eq!(down, expected);
     assert_eq!((&spare["state"], &spare["reason"]), (&"up".into(), &"not checked yet".into()));

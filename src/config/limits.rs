@@ -31,6 +31,8 @@ pub(super) struct Demand {
     pub(super) addresses: usize,
     /// The servers that are checked.
     pub(super) checked: usize,
+    /// Those of them whose check keeps its connection.
+    pub(super) kept: usize,
 }
 
 /// How the descriptors the process may open are shared out.
@@ -60,7 +62,7 @@ impl Descriptors {
         let workers = (demand.workers as u64).max(1);
         let pipes_per_worker = (limit / 16 / workers / 2).clamp(4, 256);
         let listening = (demand.addresses as u64).saturating_mul(workers);
-        let checks = (demand.checked as u64).min(Self::CHECKS);
+        let checks = (demand.checked as u64).min(Self::CHECKS).saturating_add(demand.kept as u64);
         let pipes = pipes_per_worker.saturating_mul(workers).saturating_mul(2);
         let reserve = Self::HOUSEHOLD.saturating_add(listening).saturating_add(checks).saturating_add(pipes);
         let fitting = limit.saturating_sub(reserve) / Self::PER_CONNECTION;
@@ -89,7 +91,7 @@ impl Descriptors {
 mod tests {
     use super::*;
 
-    const DEMAND: Demand = Demand { workers: 2, addresses: 3, checked: 4 };
+    const DEMAND: Demand = Demand { workers: 2, addresses: 3, checked: 4, kept: 0 };
 
     #[test]
     fn what_the_reserve_leaves_is_shared_out_in_pairs() {
@@ -118,6 +120,8 @@ mod tests {
         let few = Descriptors::plan(100_000, Demand { checked: 256, ..DEMAND });
         let many = Descriptors::plan(100_000, Demand { checked: 10_000, ..DEMAND });
         assert_eq!(few, many);
+        let kept = Descriptors::plan(100_000, Demand { checked: 10_000, kept: 10_000, ..DEMAND });
+        assert_eq!(kept.reserve, many.reserve + 10_000);
     }
 
     #[test]

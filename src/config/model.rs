@@ -225,6 +225,8 @@ pub struct Server {
     pub backup: bool,
     /// How many connections it is given at once, at most.
     pub max_connections: u32,
+    /// Where it is checked, if not where its pool's check says.
+    pub check_address: Option<ServerAddr>,
 }
 
 impl Server {

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::keys::Section;
 use super::model::{LogFormat, LogLevel, Model, OnDown};
-use super::raw_health::{RawHttpProbe, RawOutlier};
+use super::raw_check::RawCheck;
+use super::raw_health::RawOutlier;
 use super::raw_http::{RawHttp, RawHttpPool, RawHttpTimeouts};
 use super::raw_tls::{RawPoolTls, RawProxyProtocol, RawSniRoute, RawTls};
 use super::read::{At, Either, Field, Fields, Named, Read};
@@ -17,8 +18,6 @@ use crate::units::Weight;
 pub(super) const MOST_WORKERS: i64 = 256;
 /// The most connections anything can be configured to have; what the machine allows is far less.
 const MOST_CONNECTIONS: i64 = 1_000_000_000;
-/// The most probes in a row a change of health can be made to take.
-const MOST_PROBES: i64 = 100;
 
 #[derive(Debug)]
 pub(super) struct RawFile<'t> {
@@ -256,6 +255,7 @@ pub(super) struct RawServer<'t> {
     pub(super) weight: Option<At<u16>>,
     pub(super) backup: Option<At<bool>>,
     pub(super) max_connections: Option<At<u32>>,
+    pub(super) check_address: Option<At<&'t str>>,
 }
 
 impl<'t> RawServer<'t> {
@@ -263,9 +263,14 @@ impl<'t> RawServer<'t> {
     fn either(field: Field<'t, '_>) -> Option<Self> {
         match field.table_or(Field::text)? {
             Either::Table(server) => Some(server),
-            Either::Short(address) => {
-                Some(Self { name: None, address: Some(address), weight: None, backup: None, max_connections: None })
-            }
+            Either::Short(address) => Some(Self {
+                name: None,
+                address: Some(address),
+                weight: None,
+                backup: None,
+                max_connections: None,
+                check_address: None,
+            }),
         }
     }
 }
@@ -280,71 +285,9 @@ impl<'t> Read<'t> for RawServer<'t> {
             weight: fields.optional("weight").whole_number(0..=i64::from(Weight::HEAVIEST)),
             backup: fields.optional("backup").boolean(),
             max_connections: fields.optional("max_connections").whole_number(0..=MOST_CONNECTIONS),
+            check_address: fields.optional("check_address").text(),
         }
     }
-}
-
-/// What a check does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum CheckKind {
-    None,
-    Tcp,
-    Tls,
-    Http,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct RawCheck<'t> {
-    pub(super) kind: Option<At<CheckKind>>,
-    pub(super) interval: Option<At<Duration>>,
-    pub(super) fast_interval: Option<At<Duration>>,
-    pub(super) timeout: Option<At<Duration>>,
-    pub(super) rise: Option<At<u32>>,
-    pub(super) fall: Option<At<u32>>,
-    pub(super) server_name: Option<At<&'t str>>,
-    pub(super) http: RawHttpProbe<'t>,
-    /// Whether a value was refused: nothing is to be concluded from the others then.
-    pub(super) refused: bool,
-}
-
-impl<'t> RawCheck<'t> {
-    /// `check` is the word for a kind of check, or a table.
-    fn either(field: Field<'t, '_>) -> Option<Self> {
-        match field.table_or(check_kind)? {
-            Either::Table(check) => Some(check),
-            Either::Short(kind) => Some(Self { kind: Some(kind), ..Self::default() }),
-        }
-    }
-}
-
-impl<'t> Read<'t> for RawCheck<'t> {
-    const SECTION: Section = Section::Check;
-
-    fn read(fields: &mut Fields<'t, '_>) -> Self {
-        let before = fields.problems();
-        let mut check = Self {
-            kind: check_kind(fields.optional("type")),
-            interval: fields.optional("interval").deadline(),
-            fast_interval: fields.optional("fast_interval").deadline(),
-            timeout: fields.optional("timeout").deadline(),
-            rise: fields.optional("rise").whole_number(1..=MOST_PROBES),
-            fall: fields.optional("fall").whole_number(1..=MOST_PROBES),
-            server_name: fields.optional("server_name").text(),
-            http: RawHttpProbe::read(fields),
-            refused: false,
-        };
-        check.refused = fields.problems() > before;
-        check
-    }
-}
-
-fn check_kind(field: Field<'_, '_>) -> Option<At<CheckKind>> {
-    field.word(&[
-        ("tcp", CheckKind::Tcp),
-        ("tls", CheckKind::Tls),
-        ("http", CheckKind::Http),
-        ("none", CheckKind::None),
-    ])
 }
 
 #[derive(Debug)]

@@ -274,7 +274,7 @@ fn build_pool(pool: &model::Pool, before: Option<&PoolInEffect>, catalogue: &Cat
         name,
         balance,
         servers,
-        check: _,
+        check,
         outlier: _,
         timeouts,
         source,
@@ -287,10 +287,18 @@ fn build_pool(pool: &model::Pool, before: Option<&PoolInEffect>, catalogue: &Cat
     let servers = servers
         .iter()
         .map(|server| {
-            let model::Server { name: server_name, address, weight, backup, max_connections } = server;
+            let model::Server { name: server_name, address, weight, backup, max_connections, check_address: _ } =
+                server;
             let before = kept.get(server_name);
             let state = before.map_or_else(
-                || State::counted(name.clone(), server_name.clone(), catalogue),
+                || {
+                    let state = State::counted(name.clone(), server_name.clone(), catalogue);
+                    if !check.starts_up() {
+                        // Before anybody can be sent there.
+                        state.forget_health(false);
+                    }
+                    state
+                },
                 |before| Arc::clone(&before.state),
             );
             let sessions = before.and_then(|before| before.tls.as_ref());

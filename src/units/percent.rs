@@ -5,13 +5,23 @@
 pub struct Percent(u8);
 
 impl Percent {
+    /// None of it.
+    pub const NOTHING: Self = Self(0);
     /// Half of it.
     pub const HALF: Self = Self(50);
+    /// All of it.
+    pub const WHOLE: Self = Self(100);
 
     /// A share, unless it is more than all.
     #[must_use]
     pub const fn new(percent: u8) -> Option<Self> {
         if percent <= 100 { Some(Self(percent)) } else { None }
+    }
+
+    /// The number before the sign.
+    #[must_use]
+    pub const fn get(self) -> u8 {
+        self.0
     }
 
     /// Reads `50%`.

@@ -29,6 +29,7 @@ fn table(section: Section) -> &'static [&'static str] {
         Section::Balance => &["pools", "web", "balance"],
         Section::Server => &["pools", "web", "servers"],
         Section::Check => &["pools", "web", "check"],
+        Section::CheckStep => &["pools", "cache", "check", "steps"],
         Section::Outlier => &["pools", "web", "outlier"],
         Section::PoolTimeouts => &["pools", "web", "timeouts"],
         Section::PoolTls => &["pools", "web", "tls"],
@@ -39,14 +40,21 @@ fn table(section: Section) -> &'static [&'static str] {
     }
 }
 
-/// A second table where keys of this section stand: those of the listener for HTTP, which is commented out whole.
-fn second_table(section: Section) -> Option<&'static [&'static str]> {
+/// Further tables where keys of this section stand, commented out whole: the listener for HTTP, and other kinds of checks.
+fn further_tables(section: Section) -> &'static [&'static [&'static str]] {
     if section == Section::Listener {
-        Some(&["listeners", "api"])
+        &[&["listeners", "api"]]
     } else if section == Section::ListenerTimeouts {
-        Some(&["listeners", "api", "timeouts"])
+        &[&["listeners", "api", "timeouts"]]
+    } else if section == Section::Check {
+        &[
+            &["pools", "calls", "check"],
+            &["pools", "cache", "check"],
+            &["pools", "database", "check"],
+            &["pools", "jobs", "check"],
+        ]
     } else {
-        None
+        &[]
     }
 }
 
@@ -93,20 +101,22 @@ fn every_key_there_is_stands_in_the_full_file() {
     let mut seen = 0;
     for section in Section::ALL {
         let mut stands = written(*section);
-        stands.extend([Some(table(*section)), second_table(*section)].into_iter().flatten().flat_map(commented));
+        stands.extend(
+            std::iter::once(table(*section)).chain(further_tables(*section).iter().copied()).flat_map(commented),
+        );
         for key in section.keys() {
             assert!(stands.iter().any(|other| other == key), "{key} of {} is missing", section.title());
             seen += 1;
         }
     }
-    assert!(seen >= 153, "{seen}");
+    assert!(seen >= 168, "{seen}");
 }
 
 #[test]
 fn only_keys_without_a_fixed_default_are_commented_out_in_tables_that_are_not() {
     let whole =
         |section: &&Section| !matches!(table(**section), [] | ["admin" | "log"]) && written(**section).is_empty();
-    assert_eq!(Section::ALL.iter().filter(whole).count(), 15, "tables that are commented out whole");
+    assert_eq!(Section::ALL.iter().filter(whole).count(), 16, "tables that are commented out whole");
     let all: Vec<String> = Section::ALL
         .iter()
         .filter(|section| !whole(section))
@@ -116,8 +126,9 @@ fn only_keys_without_a_fixed_default_are_commented_out_in_tables_that_are_not() 
         })
         .collect();
     let expected = ["workers", "max_connections", "http", "format", "max_connections", "proxy_protocol", "sni", "tls"];
-    let of_checks = ["server_name", "method", "path", "host", "headers", "status", "body"];
-    assert_eq!(all, [&expected[..], &["proxy_protocol", "outlier", "sticky", "tls"], &of_checks].concat());
+    let of_pools = ["proxy_protocol", "outlier", "sticky", "tls", "check_address"];
+    let of_checks = ["down_interval", "port", "tls", "server_name", "reuse", "host", "method", "path", "headers"];
+    assert_eq!(all, [&expected[..], &of_pools, &of_checks, &["status", "body"]].concat());
 }
 
 /// The full file with nothing commented out but prose, and how many keys that shows.
@@ -142,7 +153,7 @@ fn what_is_commented_out_is_valid_too() {
     let loaded =
         load_text(&text, "full.toml", folder.path(), &ENVIRONMENT).unwrap_or_else(|p| panic!("{}", p.human(false)));
     assert_eq!(loaded.warnings.iter().map(line).collect::<Vec<_>>(), Vec::<String>::new());
-    assert_eq!(shown, 98);
+    assert_eq!(shown, 124);
     // The listener for HTTP is commented out whole, so that its defaults are held here.
     let Protocol::Http(http) = &loaded.model.listeners[1].protocol else { panic!("{:?}", loaded.model.listeners[1]) };
     assert_eq!((http.limits, http.timeouts), (HttpLimits::default(), HttpTimeouts::default()));
