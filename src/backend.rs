@@ -10,7 +10,7 @@
 mod outlier;
 mod restraint;
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
@@ -58,6 +58,8 @@ struct Rest {
     pending: AtomicU32,
     /// The health flag for people, with since when and why; written by the checker alone.
     health: Mutex<Health>,
+    /// What it says it is, as [`Role::code`]; written by the checker alone.
+    role: AtomicU8,
     /// Failures to connect that traffic met and the checker has not heard of yet.
     failures: AtomicU32,
     /// Wakes the checker when there are failures.
@@ -82,8 +84,42 @@ pub struct Health {
 }
 
 impl Health {
-    fn untested() -> Self {
-        Self { up: true, tested: false, since: SystemTime::now(), reason: "not checked yet".to_owned() }
+    fn untested(up: bool) -> Self {
+        Self { up, tested: false, since: SystemTime::now(), reason: "not checked yet".to_owned() }
+    }
+}
+
+/// What a server says it is, where servers of a pool are not all alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It takes writes.
+    Primary,
+    /// It follows a primary and is for reading.
+    Replica,
+}
+
+impl Role {
+    /// Its word in logs and the API.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Replica => "replica",
+        }
+    }
+
+    const fn code(role: Option<Self>) -> u8 {
+        match role {
+            None => 0,
+            Some(Self::Primary) => 1,
+            Some(Self::Replica) => 2,
+        }
+    }
+}
+
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.label())
     }
 }
 
@@ -112,7 +148,8 @@ impl State {
         let rest = Rest {
             metrics,
             pending: AtomicU32::new(0),
-            health: Mutex::new(Health::untested()),
+            health: Mutex::new(Health::untested(true)),
+            role: AtomicU8::new(Role::code(None)),
             failures: AtomicU32::new(0),
             failed: Notify::new(),
             conduct: Conduct::default(),
@@ -190,11 +227,26 @@ impl State {
         });
     }
 
-    /// Forgets what was found, as for a server that is another machine under the same name.
-    pub fn forget_health(&self) {
-        self.with_health(|health| *health = Health::untested());
+    /// Forgets what was found, as for a server that is another machine under the same name: it counts as up, or as down,
+    /// until a probe says otherwise.
+    pub fn forget_health(&self, up: bool) {
+        self.with_health(|health| *health = Health::untested(up));
         self.discard_failures();
-        self.set_healthy(true);
+        self.set_role(None);
+        self.set_share(Percent::ALL);
+        self.set_healthy(up);
+    }
+
+    /// What it says it is, if anybody has asked it.
+    #[must_use]
+    pub fn role(&self) -> Option<Role> {
+        let said = self.rest.role.load(Ordering::SeqCst);
+        [Role::Primary, Role::Replica].into_iter().find(|role| Role::code(Some(*role)) == said)
+    }
+
+    /// Sets what the server says it is; the checker is the only caller.
+    pub fn set_role(&self, role: Option<Role>) {
+        self.rest.role.store(Role::code(role), Ordering::SeqCst);
     }
 
     /// How it does, and why we think so.

@@ -357,6 +357,7 @@ fn folder() -> &'static Path {
         fs::write(&users, "anna:$2y$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW\n")
             .expect("it can be written");
         fs::set_permissions(&users, fs::Permissions::from_mode(0o600)).expect("its mode can be set");
+        put("../monitor.pass", "correct horse\n");
         put("tickets.keys", "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=\n");
         for (name, kind) in [("example", &PKCS_ECDSA_P256_SHA256), ("example-rsa", &PKCS_RSA_SHA256)] {
             let key = KeyPair::generate_for(kind).expect("a key can be made");

@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use super::rfc3339::Rfc3339;
 use super::{Standing, StandingNow, View, lock};
-use crate::backend::{Duty, Ejection, Server};
+use crate::backend::{Duty, Ejection, Role, Server};
 use crate::config::model;
 use crate::net::address::{Endpoint, ServerAddr};
 use crate::pool::Rules;
@@ -347,6 +347,10 @@ struct ServerShown<'a> {
     reason: String,
     /// Whether it has only just come up and gets less than its share for that.
     warming: bool,
+    /// `primary` or `replica`; `null` unless its check tells.
+    role: Option<&'static str>,
+    /// The percentage of its weight that it wants to be given.
+    share: u8,
     connections_active: u32,
     connections_total: u64,
     connect_failures: u64,
@@ -415,6 +419,8 @@ impl<'a> ServerShown<'a> {
             until: until.map(Rfc3339),
             reason,
             warming: state.is_warming(rules.slow_start),
+            role: state.role().map(Role::label),
+            share: state.share().get(),
             connections_active: state.active(),
             connections_total: metrics.connections(),
             connect_failures: metrics.connect_failures(),

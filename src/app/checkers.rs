@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backend::{Duty, Server, State};
 use crate::health::{Check, Checker, Found};
-use crate::net::address::ServerAddr;
+use crate::net::address::{Endpoint, ServerAddr};
 use crate::net::proxy_protocol::Version;
 use crate::snapshot::Snapshot;
 use crate::task::Tasks;
@@ -41,6 +41,8 @@ struct Running {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Settings {
     address: ServerAddr,
+    /// Where it is probed.
+    place: ServerAddr,
     check: Check,
     announce: Option<Version>,
     source: Option<IpAddr>,
@@ -69,7 +71,7 @@ impl Checkers {
             }
             // Another machine under the same name, or nobody who would ever find it healthy again.
             if moved || (settings.check == Check::None && !server.state.is_healthy()) {
-                server.state.forget_health();
+                server.state.forget_health(settings.check.starts_up());
             }
             let running = self.start(&server.state, settings, first_probe);
             self.running.insert(key, running);
@@ -86,7 +88,7 @@ impl Checkers {
 
     fn start(&self, server: &Arc<State>, settings: Settings, delay: Duration) -> Running {
         let stop = self.tasks.stopping().child_token();
-        let Settings { address, check, announce, source } = settings.clone();
+        let Settings { address: _, place: address, check, announce, source } = settings.clone();
         if check != Check::None {
             let probes = Arc::clone(&self.probes);
             let checker = Checker { server: Arc::clone(server), address, check, announce, source, delay, probes };
@@ -96,17 +98,38 @@ impl Checkers {
     }
 }
 
+/// Whether one can connect from an address to this place.
+fn reaches(source: IpAddr, place: &ServerAddr) -> bool {
+    match &place.0 {
+        Endpoint::Tcp(place) => place.is_ipv4() == source.is_ipv4(),
+        Endpoint::Unix(_) => false,
+    }
+}
+
 /// Every server with the settings of its check.
 fn checked(snapshot: &Snapshot) -> impl Iterator<Item = (Settings, &Server)> {
     snapshot.model.pools.iter().filter_map(|model| Some((model, snapshot.pool(&model.name)?))).flat_map(
         |(model, pool)| {
+            let own: HashMap<&Name, &ServerAddr> = model
+                .servers
+                .iter()
+                .filter_map(|server| Some((&server.name, server.check_address.as_ref()?)))
+                .collect();
             pool.pool.servers().map(move |server| {
+                let address = server.address.clone();
+                let place = match (own.get(&server.state.name), model.check.active()) {
+                    (Some(place), _) => ServerAddr::clone(place),
+                    (None, Some(active)) => active.place(&address),
+                    (None, None) => address.clone(),
+                };
                 let settings = Settings {
-                    address: server.address.clone(),
+                    // Whoever listens elsewhere knows nothing of what traffic says first.
+                    announce: model.announce.filter(|_| place == address),
+                    address,
                     // Whoever is in maintenance is left alone.
                     check: if server.duty == Duty::Maintenance { Check::None } else { model.check.clone() },
-                    announce: model.announce,
-                    source: pool.pool.first_source(server),
+                    source: pool.pool.first_source(server).filter(|source| reaches(*source, &place)),
+                    place,
                 };
                 (settings, server)
             })

@@ -427,7 +427,7 @@ impl Writer {
         all
     }
 
-    /// A server was found up or down: one log line, and its connections are dealt with as its pool says.
+    /// Something was found of a server: one log line, and if it is down its connections are dealt with as its pool says.
     async fn note(&self, found: Found) {
         let Found { server, change, reason } = found;
         let snapshot = self.equipment.published.load_full();
@@ -437,6 +437,12 @@ impl Writer {
         match change {
             Change::Up => {
                 tracing::info!(pool = %server.pool, server = %server.name, "server is up: {reason}; {left} of {of} are open");
+            }
+            Change::Role(role) => {
+                tracing::info!(pool = %server.pool, server = %server.name, "server is {role}: {reason}");
+            }
+            Change::Share(share) => {
+                tracing::info!(pool = %server.pool, server = %server.name, "server takes {share} of its weight: {reason}");
             }
             Change::Down => {
                 self.outliers.look();

@@ -33,6 +33,8 @@ pub(super) struct Demand {
     pub(super) checked: usize,
     /// Where servers are found.
     pub(super) sources: usize,
+    /// Those of them whose check keeps its connection.
+    pub(super) kept: usize,
 }
 
 /// How the descriptors the process may open are shared out.
@@ -66,7 +68,7 @@ impl Descriptors {
         let workers = (demand.workers as u64).max(1);
         let pipes_per_worker = (limit / 16 / workers / 2).clamp(4, 256);
         let listening = (demand.addresses as u64).saturating_mul(workers);
-        let checks = (demand.checked as u64).min(Self::CHECKS);
+        let checks = (demand.checked as u64).min(Self::CHECKS).saturating_add(demand.kept as u64);
         let pipes = pipes_per_worker.saturating_mul(workers).saturating_mul(2);
         let sources = (demand.sources as u64).min(Self::SOURCES) * Self::PER_SOURCE;
         let reserve = [Self::HOUSEHOLD, listening, checks, pipes, sources].into_iter().fold(0, u64::saturating_add);
@@ -96,7 +98,7 @@ impl Descriptors {
 mod tests {
     use super::*;
 
-    const DEMAND: Demand = Demand { workers: 2, addresses: 3, checked: 4, sources: 0 };
+    const DEMAND: Demand = Demand { workers: 2, addresses: 3, checked: 4, kept: 0, sources: 0 };
 
     #[test]
     fn what_the_reserve_leaves_is_shared_out_in_pairs() {
@@ -125,6 +127,8 @@ mod tests {
         let few = Descriptors::plan(100_000, Demand { checked: 256, ..DEMAND });
         let many = Descriptors::plan(100_000, Demand { checked: 10_000, ..DEMAND });
         assert_eq!(few, many);
+        let kept = Descriptors::plan(100_000, Demand { checked: 10_000, kept: 10_000, ..DEMAND });
+        assert_eq!(kept.reserve, many.reserve + 10_000);
     }
 
     #[test]

@@ -241,6 +241,8 @@ pub struct Server {
     pub max_connections: u32,
     /// Whether the operator lets it serve.
     pub duty: Duty,
+    /// Where it is checked, if not where its pool's check says.
+    pub check_address: Option<ServerAddr>,
 }
 
 /// Where further servers of a pool are found.

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::keys::Section;
 use super::model::{LogFormat, LogLevel, Model, OnDown, Server};
+use super::raw_check::RawCheck;
 use super::raw_discover::RawDiscover;
-use super::raw_health::{RawHttpProbe, RawOutlier};
+use super::raw_health::RawOutlier;
 use super::raw_http::{RawHttp, RawHttpPool, RawHttpTimeouts};
 use super::raw_rules::RawRules;
 use super::raw_tls::{RawPoolTls, RawProxyProtocol, RawSniRoute, RawTls};
@@ -22,8 +23,6 @@ pub(super) const MOST_WORKERS: i64 = 256;
 pub(super) const MOST_CONNECTIONS: i64 = 1_000_000_000;
 /// The last level that servers can be put in, before that of backup servers.
 const LAST_LEVEL: i64 = Server::LAST_PRIORITY as i64;
-/// The most probes in a row a change of health can be made to take.
-const MOST_PROBES: i64 = 100;
 
 #[derive(Debug)]
 pub(super) struct RawFile<'t> {
@@ -275,6 +274,7 @@ pub(super) struct RawServer<'t> {
     pub(super) zone: Option<At<&'t str>>,
     pub(super) max_connections: Option<At<u32>>,
     pub(super) duty: Option<At<Duty>>,
+    pub(super) check_address: Option<At<&'t str>>,
 }
 
 impl<'t> RawServer<'t> {
@@ -291,6 +291,7 @@ impl<'t> RawServer<'t> {
                 zone: None,
                 max_connections: None,
                 duty: None,
+                check_address: None,
             }),
         }
     }
@@ -313,71 +314,9 @@ impl<'t> Read<'t> for RawServer<'t> {
                 (Duty::Drain.label(), Duty::Drain),
                 (Duty::Maintenance.label(), Duty::Maintenance),
             ]),
+            check_address: fields.optional("check_address").text(),
         }
     }
-}
-
-/// What a check does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum CheckKind {
-    None,
-    Tcp,
-    Tls,
-    Http,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct RawCheck<'t> {
-    pub(super) kind: Option<At<CheckKind>>,
-    pub(super) interval: Option<At<Duration>>,
-    pub(super) fast_interval: Option<At<Duration>>,
-    pub(super) timeout: Option<At<Duration>>,
-    pub(super) rise: Option<At<u32>>,
-    pub(super) fall: Option<At<u32>>,
-    pub(super) server_name: Option<At<&'t str>>,
-    pub(super) http: RawHttpProbe<'t>,
-    /// Whether a value was refused: nothing is to be concluded from the others then.
-    pub(super) refused: bool,
-}
-
-impl<'t> RawCheck<'t> {
-    /// `check` is the word for a kind of check, or a table.
-    fn either(field: Field<'t, '_>) -> Option<Self> {
-        match field.table_or(check_kind)? {
-            Either::Table(check) => Some(check),
-            Either::Short(kind) => Some(Self { kind: Some(kind), ..Self::default() }),
-        }
-    }
-}
-
-impl<'t> Read<'t> for RawCheck<'t> {
-    const SECTION: Section = Section::Check;
-
-    fn read(fields: &mut Fields<'t, '_>) -> Self {
-        let before = fields.problems();
-        let mut check = Self {
-            kind: check_kind(fields.optional("type")),
-            interval: fields.optional("interval").deadline(),
-            fast_interval: fields.optional("fast_interval").deadline(),
-            timeout: fields.optional("timeout").deadline(),
-            rise: fields.optional("rise").whole_number(1..=MOST_PROBES),
-            fall: fields.optional("fall").whole_number(1..=MOST_PROBES),
-            server_name: fields.optional("server_name").text(),
-            http: RawHttpProbe::read(fields),
-            refused: false,
-        };
-        check.refused = fields.problems() > before;
-        check
-    }
-}
-
-fn check_kind(field: Field<'_, '_>) -> Option<At<CheckKind>> {
-    field.word(&[
-        ("tcp", CheckKind::Tcp),
-        ("tls", CheckKind::Tls),
-        ("http", CheckKind::Http),
-        ("none", CheckKind::None),
-    ])
 }
 
 #[derive(Debug)]

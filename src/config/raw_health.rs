@@ -1,40 +1,13 @@
-//! What the file says of requests that check servers, and of servers that are ejected, with the place where it says it.
+//! What the file says of servers that are ejected, with the place where it says it.
 
 use std::time::Duration;
 
 use super::keys::Section;
-use super::read::{At, ByName, Fields, Read};
+use super::read::{At, Fields, Read};
 use crate::units::Percent;
 
 /// The most outcomes in a row that it can be made to take.
 const MOST_IN_A_ROW: i64 = 1000;
-
-/// The keys of a check that are for its type `http` alone.
-#[derive(Debug, Default)]
-pub(super) struct RawHttpProbe<'t> {
-    pub(super) method: Option<At<&'t str>>,
-    pub(super) path: Option<At<&'t str>>,
-    pub(super) host: Option<At<&'t str>>,
-    pub(super) headers: Option<ByName<'t>>,
-    pub(super) status: Option<At<Vec<Option<At<String>>>>>,
-    pub(super) body: Option<At<&'t str>>,
-}
-
-impl<'t> RawHttpProbe<'t> {
-    /// Takes its keys from the table of a check.
-    pub(super) fn read(fields: &mut Fields<'t, '_>) -> Self {
-        Self {
-            method: fields.optional("method").text(),
-            path: fields.optional("path").text(),
-            host: fields.optional("host").text(),
-            headers: fields.optional("headers").texts_by_name(),
-            status: fields
-                .optional("status")
-                .one_or_many(|entry| entry.text_or_number("a status such as 200, or a range such as \"200-299\"")),
-            body: fields.optional("body").text(),
-        }
-    }
-}
 
 #[derive(Debug)]
 pub(super) struct RawOutlier {

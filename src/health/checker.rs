@@ -1,4 +1,4 @@
-//! The loop that checks one server: probe, count, set the server's flag, say what was found.
+//! The loop that checks one server: probe, count, set what the server is, say what was found.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,19 +8,19 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::http::Asked;
-use super::{Change, Check, Streak, Timing, http, tcp, tls};
+use super::probe::{Prober, Seen};
+use super::{Change, Check, Streak, Timing};
 use crate::backend::State;
 use crate::net::address::ServerAddr;
-use crate::net::proxy_protocol::{Announcement, Origin, Version, encode};
-use crate::tls::ServerTls;
+use crate::net::proxy_protocol::Version;
+use crate::units::Percent;
 
-/// Checks one server for the whole process, and is the only writer of its health.
+/// Checks one server for the whole process, and is the only writer of its health, its role and its share.
 #[derive(Debug)]
 pub struct Checker {
     /// The server.
     pub server: Arc<State>,
-    /// Where it listens.
+    /// Where it is probed.
     pub address: ServerAddr,
     /// How it is checked; with [`Check::None`] the checker ends at once.
     pub check: Check,
@@ -34,12 +34,12 @@ pub struct Checker {
     pub probes: Arc<Semaphore>,
 }
 
-/// A change of state and what led to it.
+/// What changed and what led to it.
 #[derive(Clone, Debug)]
 pub struct Found {
     /// The server.
     pub server: Arc<State>,
-    /// Whether it counts as up or as down from now on.
+    /// What is different from now on.
     pub change: Change,
     /// What was seen.
     pub reason: String,
@@ -61,94 +61,102 @@ impl Checker {
     }
 
     async fn check(self, found: mpsc::Sender<Found>) {
-        let Some(timing) = self.check.timing().copied() else {
+        let Some(active) = self.check.active() else {
             return;
         };
+        let timing = active.timing;
         let health = self.server.health();
-        let mut streak = Streak::new(health.up, !health.tested);
+        let mut streak = Streak::new(health.up, timing.initial.next_decides(health.up, health.tested));
         let mut next = Instant::now() + self.delay;
-        let prober = Prober::new(&self.check, &self.address, self.announce);
+        let mut prober = Prober::new(active, &self.address, self.source, self.announce);
+        if !active.probe.tells_role() {
+            self.server.set_role(None);
+        }
+        if !active.probe.tells_share() {
+            self.server.set_share(Percent::ALL);
+        }
         loop {
-            let change = tokio::select! {
+            let (change, reason) = tokio::select! {
                 () = tokio::time::sleep_until(next) => {
-                    let outcome = self.probe(&timing, &prober).await;
+                    let outcome = self.probe(&timing, &mut prober).await;
                     let change = streak.probed(outcome.is_ok(), timing.rise, timing.fall);
                     next = Instant::now() + pause(&timing, &streak);
                     self.server.set_tested(if outcome.is_ok() { "passed its first check" } else { "failed its first check" });
-                    change.map(|change| (change, self.words(outcome, change, &timing)))
+                    if let Ok(seen) = &outcome
+                        && !self.take(seen, &found).await
+                    {
+                        return;
+                    }
+                    (change, self.words(outcome, &timing))
                 }
                 failures = self.server.failures() => {
                     let change = streak.failed_in_traffic(failures, timing.fall);
                     // The next probe comes sooner and never later, however often traffic fails.
                     next = next.min(Instant::now() + pause(&timing, &streak));
-                    change.map(|change| (change, "traffic failed to connect to it".to_owned()))
+                    (change, "traffic failed to connect to it".to_owned())
                 }
             };
-            let Some((change, reason)) = change else {
+            let Some(change) = change else {
                 continue;
             };
-            self.server.set_health(change == Change::Up, &reason);
-            let finding = Found { server: Arc::clone(&self.server), change, reason };
-            if found.send(finding).await.is_err() {
+            self.server.set_health(streak.is_up(), &reason);
+            if !self.tell(&found, change, reason).await {
                 return;
             }
         }
     }
 
-    async fn probe(&self, timing: &Timing, prober: &Prober) -> Result<(), String> {
+    async fn probe(&self, timing: &Timing, prober: &mut Prober<'_>) -> Result<Seen, String> {
         // The semaphore is never closed; were it, the probe would go ahead.
         let _permit = self.probes.acquire().await;
         let started = Instant::now();
-        let (to, source, timeout, header) = (&self.address, self.source, timing.timeout, &prober.header);
-        let outcome = match &prober.kind {
-            Kind::Tcp => tcp::probe(to, source, timeout, header).await,
-            Kind::Tls(settings) => tls::probe(to, source, timeout, header.clone(), settings).await,
-            Kind::Http(asked) => http::probe(to, source, timeout, header.clone(), asked).await,
-        };
+        let outcome = prober.probe(timing.timeout).await;
         self.server.metrics().checked(outcome.is_ok(), started.elapsed());
         outcome
     }
 
-    fn words(&self, outcome: Result<(), String>, change: Change, timing: &Timing) -> String {
+    /// Sets what a server says of itself, before anybody is told that it is up. Says whether somebody listens.
+    async fn take(&self, seen: &Seen, found: &mpsc::Sender<Found>) -> bool {
+        let reason =
+            || if seen.words.is_empty() { format!("{} check", self.check.label()) } else { seen.words.clone() };
+        if let Some(role) = seen.role
+            && self.server.role() != Some(role)
+        {
+            self.server.set_role(Some(role));
+            if !self.tell(found, Change::Role(role), reason()).await {
+                return false;
+            }
+        }
+        if let Some(share) = seen.share
+            && self.server.share() != share
+        {
+            self.server.set_share(share);
+            return self.tell(found, Change::Share(share), reason()).await;
+        }
+        true
+    }
+
+    /// Says what was found, and whether anybody listens.
+    async fn tell(&self, found: &mpsc::Sender<Found>, change: Change, reason: String) -> bool {
+        found.send(Found { server: Arc::clone(&self.server), change, reason }).await.is_ok()
+    }
+
+    fn words(&self, outcome: Result<Seen, String>, timing: &Timing) -> String {
         let kind = self.check.label();
-        match (outcome, change) {
-            (Err(problem), _) => format!("{kind} check failed: {problem}"),
-            (Ok(()), _) => format!("{kind} check passed {} times in a row", timing.rise),
+        match outcome {
+            Err(problem) => format!("{kind} check failed: {problem}"),
+            Ok(Seen { words, .. }) => {
+                let said = if words.is_empty() { words } else { format!(", {words}") };
+                format!("{kind} check passed {} times in a row{said}", timing.rise)
+            }
         }
     }
 }
 
-/// What each probe of a server has in common.
-struct Prober {
-    /// Says that the connection is the checker's own.
-    header: Vec<u8>,
-    kind: Kind,
-}
-
-/// What a probe does once it has connected, made ready for one server.
-enum Kind {
-    Tcp,
-    Tls(Arc<ServerTls>),
-    Http(Box<Asked>),
-}
-
-impl Prober {
-    fn new(check: &Check, address: &ServerAddr, announce: Option<Version>) -> Self {
-        let own = Announcement { origin: Origin::Local, authority: None, alpn: None, unique_id: None, tls: None };
-        Self {
-            header: announce.map(|version| encode(version, &own)).unwrap_or_default(),
-            kind: match check {
-                Check::None | Check::Tcp(_) => Kind::Tcp,
-                Check::Tls(_, settings) => Kind::Tls(settings.for_server(address, None, false)),
-                Check::Http(_, probe) => Kind::Http(Box::new(Asked::of(probe, address))),
-            },
-        }
-    }
-}
-
-/// How long until the next probe: the interval, or the fast one while the state is changing, give or take a tenth.
+/// How long until the next probe: the interval of the state, or the fast one while it is changing, give or take a tenth.
 fn pause(timing: &Timing, streak: &Streak) -> Duration {
-    let interval = if streak.is_changing() { timing.fast_interval.min(timing.interval) } else { timing.interval };
+    let steady = if streak.is_up() { timing.interval } else { timing.down_interval };
+    let interval = if streak.is_changing() { timing.fast_interval.min(steady) } else { steady };
     interval.mul_f64(0.9 + 0.2 * fastrand::f64())
 }
 
@@ -166,5 +174,7 @@ mod tests {
         }
         assert_eq!(streak.probed(false, 2, 3), None);
         assert!(pause(&timing, &streak) < timing.interval / 2);
+        let timing = Timing { down_interval: timing.interval * 3, ..timing };
+        assert!(pause(&timing, &Streak::new(false, false)) > timing.interval * 2);
     }
 }

@@ -1,39 +1,45 @@
 //! How single results become a state: so many in a row, and not before. Pure.
 
+use crate::backend::Role;
+use crate::units::Percent;
+
 /// The state of one server and the run of results against it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Streak {
     up: bool,
     /// Results in a row that speak against the present state.
     against: u32,
-    /// Whether no probe has given a result yet.
-    untested: bool,
+    /// Whether the next result of a probe decides alone.
+    decides: bool,
 }
 
-/// A change of state.
+/// What changed of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// The server counts as up from now on.
+    /// It counts as up from now on.
     Up,
-    /// The server counts as down from now on.
+    /// It counts as down from now on.
     Down,
+    /// It says that it is this from now on.
+    Role(Role),
+    /// It wants to be given this much of its weight from now on.
+    Share(Percent),
 }
 
 impl Streak {
-    /// A server that is up or down, with or without having been probed before.
+    /// A server that is up or down, and whether its next probe [decides alone](super::Initial::next_decides).
     #[must_use]
-    pub fn new(up: bool, untested: bool) -> Self {
-        Self { up, against: 0, untested }
+    pub fn new(up: bool, decides: bool) -> Self {
+        Self { up, against: 0, decides }
     }
 
-    /// Takes the result of a probe. The first one a server ever has decides at once if it fails: a server that is dead
-    /// when we start is not given connections until the fall count is full.
+    /// Takes the result of a probe.
     pub fn probed(&mut self, passed: bool, rise: u32, fall: u32) -> Option<Change> {
-        let first = std::mem::replace(&mut self.untested, false);
-        let needed = match (self.up, first) {
-            (true, true) => 1,
-            (true, false) => fall,
-            (false, _) => rise,
+        let decides = std::mem::replace(&mut self.decides, false);
+        let needed = match (decides, self.up) {
+            (true, _) => 1,
+            (false, true) => fall,
+            (false, false) => rise,
         };
         self.count(passed, 1, needed)
     }
@@ -41,7 +47,19 @@ impl Streak {
     /// Takes failures that traffic met. They count towards the fall of a server that is up and tell nothing of one that is
     /// down, which gets no traffic.
     pub fn failed_in_traffic(&mut self, failures: u32, fall: u32) -> Option<Change> {
-        if self.up { self.count(false, failures, fall) } else { None }
+        if !self.up {
+            return None;
+        }
+        let change = self.count(false, failures, fall);
+        // One that traffic took down is no newcomer any more.
+        self.decides &= change.is_none();
+        change
+    }
+
+    /// Whether the server counts as up.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.up
     }
 
     /// Whether results against the present state have been seen, but not enough: the time to look more often.
@@ -87,12 +105,17 @@ mod tests {
     }
 
     #[test]
-    fn the_very_first_probe_takes_a_server_down_alone() {
+    fn a_first_probe_decides_alone_where_it_is_to() {
         let mut streak = Streak::new(true, true);
         assert_eq!(streak.probed(false, 2, 3), Some(Change::Down));
         let mut streak = Streak::new(true, true);
         assert_eq!(streak.probed(true, 2, 3), None);
         assert_eq!(streak.probed(false, 2, 3), None, "the second is not the first");
+        let mut streak = Streak::new(false, true);
+        assert_eq!(streak.probed(true, 2, 3), Some(Change::Up));
+        let mut streak = Streak::new(true, true);
+        assert_eq!(streak.failed_in_traffic(3, 3), Some(Change::Down));
+        assert_eq!(streak.probed(true, 2, 3), None, "traffic has told of it before");
     }
 
     #[test]

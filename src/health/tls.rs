@@ -1,29 +1,16 @@
 //! The `tls` check: a handshake is completed, and the connection closed again.
 
-use std::net::IpAddr;
-use std::time::Duration;
+use tokio::time::Instant;
 
-use crate::net::address::ServerAddr;
-use crate::net::dial::{First, dial};
-use crate::tls::{ServerTls, connect};
+use super::probe::Seen;
+use super::reach::Reach;
+use crate::net::dial::First;
 
-/// Probes once; `header` goes out before the handshake.
+/// Probes once.
 ///
 /// # Errors
 /// What went wrong, in the words of the log line.
-pub(super) async fn probe(
-    to: &ServerAddr,
-    source: Option<IpAddr>,
-    timeout: Duration,
-    header: Vec<u8>,
-    settings: &ServerTls,
-) -> Result<(), String> {
-    let shaken = async {
-        let socket = dial(to, source, timeout, First::Us).await.map_err(|error| format!("connect: {error}"))?;
-        let shaken = connect(socket, header, settings, First::PerhapsServer).await;
-        let (stream, _) = shaken.map_err(|failed| format!("handshake: {failed}"))?;
-        stream.close().await;
-        Ok(())
-    };
-    tokio::time::timeout(timeout, shaken).await.unwrap_or_else(|_| Err("handshake: no answer in time".to_owned()))
+pub(super) async fn probe(reach: &Reach, until: Instant) -> Result<Seen, String> {
+    reach.open(First::PerhapsServer, until).await?.close(until).await;
+    Ok(Seen::default())
 }

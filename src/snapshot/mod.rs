@@ -290,7 +290,7 @@ fn build_pool(pool: &model::Pool, before: Option<&PoolInEffect>, catalogue: &Cat
         balance,
         servers,
         discover: _,
-        check: _,
+        check,
         outlier: _,
         timeouts,
         source,
@@ -307,14 +307,27 @@ fn build_pool(pool: &model::Pool, before: Option<&PoolInEffect>, catalogue: &Cat
     let servers = servers
         .iter()
         .map(|server| {
-            let model::Server { name: server_name, address, weight, priority, backup, zone, max_connections, duty } =
-                server;
+            let model::Server {
+                name: server_name,
+                address,
+                weight,
+                priority,
+                backup,
+                zone,
+                max_connections,
+                duty,
+                check_address: _,
+            } = server;
             let before = kept.get(server_name);
             let state = before.map_or_else(
                 || {
                     let state = State::counted(name.clone(), server_name.clone(), catalogue);
                     if joins {
                         state.warm_up();
+                    }
+                    if !check.starts_up() {
+                        // Before anybody can be sent there.
+                        state.forget_health(false);
                     }
                     state
                 },

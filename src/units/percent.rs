@@ -18,7 +18,7 @@ impl Percent {
         if percent <= 100 { Some(Self(percent)) } else { None }
     }
 
-    /// The number.
+    /// The number before the sign.
     #[must_use]
     pub const fn get(self) -> u8 {
         self.0

@@ -70,6 +70,7 @@ struct Patient {
     /// The last probe, and what may tell how soon the next has to follow.
     last_probe: Option<Instant>,
     was_changing: bool,
+    was_up: bool,
     met_traffic: bool,
 }
 
@@ -90,9 +91,11 @@ impl Ward {
         let timing = Timing {
             interval: Duration::from_millis(random.u64(200..800)),
             fast_interval: Duration::from_millis(random.u64(100..200)),
+            down_interval: Duration::from_millis(random.u64(200..800)),
             timeout: Duration::from_millis(50),
             rise: random.u32(1..5),
             fall: random.u32(1..5),
+            ..Timing::default()
         };
         let catalogue = Catalogue::new(1);
         let (findings, found) = mpsc::channel(16);
@@ -128,7 +131,7 @@ impl Ward {
                 let checker = Checker {
                     server: Arc::clone(&state),
                     address: address(&path),
-                    check: Check::Tcp(timing),
+                    check: Check::tcp(timing),
                     announce: None,
                     source: None,
                     delay: Duration::from_millis(random.u64(5..50)),
@@ -143,6 +146,7 @@ impl Ward {
                     seen: (0, 0),
                     last_probe: None,
                     was_changing: false,
+                    was_up: true,
                     met_traffic: false,
                 };
                 patient.set_alive(random.bool());
@@ -189,6 +193,7 @@ impl Ward {
         }
         for patient in &mut self.patients {
             patient.was_changing = self.naive.against(patient.id) > 0;
+            patient.was_up = self.naive.servers[&patient.id].up;
         }
         self.compare(&mut expected);
     }
@@ -260,7 +265,11 @@ impl Patient {
         // Failures of traffic move the next probe.
         let met_traffic = std::mem::take(&mut self.met_traffic);
         let Some(before) = before.filter(|_| !met_traffic) else { return };
-        let interval = if self.was_changing { timing.fast_interval } else { timing.interval };
+        let interval = match (self.was_changing, self.was_up) {
+            (true, _) => timing.fast_interval,
+            (false, true) => timing.interval,
+            (false, false) => timing.down_interval,
+        };
         let (least, most) = (interval.mul_f64(0.9), interval.mul_f64(1.1));
         // Each end of it was seen up to a tick late, and the clock has whole milliseconds.
         let passed = now - before;
@@ -274,7 +283,7 @@ fn checker(state: &Arc<State>, path: &Path, timing: Timing, probes: &Arc<Semapho
     Checker {
         server: Arc::clone(state),
         address: address(path),
-        check: Check::Tcp(timing),
+        check: Check::tcp(timing),
         announce: None,
         source: None,
         delay: Duration::ZERO,
@@ -316,7 +325,7 @@ async fn a_checker_that_was_stopped_has_no_last_word() {
         sleep(Duration::from_millis(1)).await;
         // Its probe may go on, and at the same moment a reload moves the server to another address.
         probes.add_permits(1);
-        state.forget_health();
+        state.forget_health(true);
         stop.cancel();
         task.await.unwrap();
         assert!(state.is_healthy() && !state.health().tested, "what was forgotten came back: {:?}", state.health());

@@ -19,7 +19,7 @@ use portreeve::balance::Policy;
 use portreeve::config::model::Model;
 use portreeve::config::{Environment, load_text};
 use portreeve::ending::Reason;
-use portreeve::health::{Change, Check, Streak};
+use portreeve::health::{Change, Check, Initial, Streak};
 use portreeve::metrics::Catalogue;
 use portreeve::pool::{Picked, Tried};
 use portreeve::snapshot::{Published, Snapshot};
@@ -392,13 +392,13 @@ impl Life {
             }
             let moved = asked_before.is_some_and(|(_, port)| port != server.port);
             if moved || (pool.check.is_none() && !state.is_healthy()) {
-                state.forget_health();
+                state.forget_health(true);
             }
             // What an earlier machine or unchecked times have left is not this checker's to count.
             failures(state);
             if let Some(rise_and_fall) = pool.check {
                 let health = state.health();
-                let streak = Streak::new(health.up, !health.tested);
+                let streak = Streak::new(health.up, Initial::Check.next_decides(health.up, health.tested));
                 let due = Instant::now() + Duration::from_millis(self.random.u64(..100));
                 self.checkers.insert(id, Checker { streak, rise_and_fall, port: server.port, due });
             }

@@ -82,6 +82,7 @@ pub(super) fn like(weight: Weight) -> Server {
         zone: None,
         max_connections: Server::UNLIMITED,
         duty: Duty::Ready,
+        check_address: None,
     }
 }
 

@@ -38,7 +38,12 @@ impl<'b> Files<'b> {
 
     /// The same for one that nobody else should be able to read.
     pub(super) fn read_secret(&mut self, name: &At<&str>, findings: &mut Findings) -> Option<Vec<u8>> {
-        let (bytes, metadata) = self.look(LARGEST, name, findings)?;
+        self.read_secret_up_to(LARGEST, name, findings)
+    }
+
+    /// The same for one of at most so many bytes.
+    pub(super) fn read_secret_up_to(&mut self, most: u64, name: &At<&str>, findings: &mut Findings) -> Option<Vec<u8>> {
+        let (bytes, metadata) = self.look(most, name, findings)?;
         if metadata.permissions().mode() & READABLE_BY_OTHERS != 0 {
             let message = format!("{} can be read by everybody on this machine", quoted(name.value));
             let path = self.base.join(name.value);

@@ -2,61 +2,42 @@
 
 use std::ops::RangeInclusive;
 use std::str::FromStr;
-use std::sync::Arc;
 
 use ::http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use ::http::uri::{Authority, PathAndQuery};
 use ::http::{HeaderName, HeaderValue, Method};
 
 use crate::backend::Limits;
-use crate::config::problem::{Findings, Span, quoted};
-use crate::config::raw_health::{RawHttpProbe, RawOutlier};
+use crate::config::problem::{Findings, quoted};
+use crate::config::raw_check::RawHttpProbe;
+use crate::config::raw_health::RawOutlier;
 use crate::config::read::{At, ByName};
 use crate::health::{HttpProbe, HttpVersion, Outlier};
-use crate::tls::ServerSettings;
 use crate::units::format_duration;
 
 /// The statuses a final response can have (RFC 9110 §15).
 const FINAL: RangeInclusive<u16> = 200..=599;
 
-/// Reports keys that are for a check of the type `http`, of one that is not.
-pub(super) fn refuse_http(raw: &RawHttpProbe<'_>, findings: &mut Findings) {
-    let RawHttpProbe { method, path, host, headers, status, body } = raw;
-    let span = |text: &Option<At<&str>>| text.as_ref().map(|At { span, .. }| span.clone());
-    let keys: [(&str, Option<Span>); 6] = [
-        ("method", span(method)),
-        ("path", span(path)),
-        ("host", span(host)),
-        ("headers", headers.as_ref().map(|At { span, .. }| span.clone())),
-        ("status", status.as_ref().map(|At { span, .. }| span.clone())),
-        ("body", span(body)),
-    ];
-    for (key, span) in keys {
-        if let Some(span) = span {
-            findings.error(span, &format!("`{key}` of a check means nothing unless its type is `http`"));
-        }
-    }
-}
-
 /// What an `http` check asks; nothing if any of it is wrong.
 pub(super) fn resolve_http(
     raw: RawHttpProbe<'_>,
-    tls: Option<Arc<ServerSettings>>,
+    host: Option<&At<&str>>,
     version: HttpVersion,
+    reuse: bool,
     findings: &mut Findings,
 ) -> Option<HttpProbe> {
-    let RawHttpProbe { method, path, host, headers, status, body } = raw;
+    let RawHttpProbe { method, path, headers, status, body } = raw;
     let before = findings.errors();
     let method = method.map_or(Some(Method::GET), |method| resolve_method(&method, findings));
     let target = path.map_or_else(|| Some(PathAndQuery::from_static("/")), |path| resolve_path(&path, findings));
-    let host = host.and_then(|host| resolve_host(&host, findings));
+    let host = host.and_then(|host| resolve_host(host, findings));
     let headers = headers.map(|headers| resolve_headers(headers, findings)).unwrap_or_default();
     let statuses = status.map_or_else(|| vec![HttpProbe::STATUSES], |status| resolve_statuses(status, findings));
     let body = body.and_then(|body| resolve_body(&body, method.as_ref(), findings));
     if findings.errors() > before {
         return None;
     }
-    Some(HttpProbe { method: method?, target: target?, host, headers, statuses, body, tls, version })
+    Some(HttpProbe { method: method?, target: target?, host, headers, statuses, body, version, reuse })
 }
 
 fn resolve_method(method: &At<&str>, findings: &mut Findings) -> Option<Method> {
@@ -81,7 +62,7 @@ fn resolve_path(path: &At<&str>, findings: &mut Findings) -> Option<PathAndQuery
     target
 }
 
-fn resolve_host(host: &At<&str>, findings: &mut Findings) -> Option<Authority> {
+pub(super) fn resolve_host(host: &At<&str>, findings: &mut Findings) -> Option<Authority> {
     let authority = Authority::from_str(host.value).ok().filter(|authority| !authority.as_str().contains('@'));
     if authority.is_none() {
         let why = "expected a host name or an IP address, perhaps with a port, such as \"api.internal\"";

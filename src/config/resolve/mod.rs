@@ -1,6 +1,7 @@
 //! From what the file says to the model: defaults are filled in, references followed, contradictions found. Nothing stops
 //! at the first problem.
 
+mod checks;
 mod discover;
 mod files;
 mod health;
@@ -24,7 +25,6 @@ use super::problem::Findings;
 use super::raw::{MOST_WORKERS, RawAdmin, RawFile, RawLog};
 use super::raw_tls::Texts;
 use super::read::At;
-use crate::health::Check;
 use crate::net::address::{BindAddr, Networks};
 use crate::units::Name;
 use files::Files;
@@ -85,16 +85,16 @@ fn default_workers(environment: &Environment) -> usize {
 }
 
 fn demand(workers: usize, listeners: &[Listener], pools: &[Pool]) -> Demand {
-    let is_checked = |pool: &&Pool| match pool.check {
-        Check::None => false,
-        Check::Tcp(_) | Check::Tls(..) | Check::Http(..) => true,
+    let active = |pool: &'_ Pool| {
+        // There may be as many more as are taken from an answer.
+        let found = pool.discover.iter().map(|discover| discover.terms.max_servers).sum::<usize>();
+        pool.check.active().map(|active| (active.probe.keeps_connections(), pool.servers.len() + found))
     };
-    // There may be as many more as are taken from an answer.
-    let found = |pool: &Pool| pool.discover.iter().map(|discover| discover.terms.max_servers).sum::<usize>();
     Demand {
         workers,
         addresses: listeners.iter().map(|listener| listener.bind.len()).sum(),
-        checked: pools.iter().filter(is_checked).map(|pool| pool.servers.len() + found(pool)).sum(),
+        checked: pools.iter().filter_map(active).map(|(_, servers)| servers).sum(),
+        kept: pools.iter().filter_map(active).filter(|(keeps, _)| *keeps).map(|(_, servers)| servers).sum(),
         sources: pools.iter().map(|pool| pool.discover.len()).sum(),
     }
 }

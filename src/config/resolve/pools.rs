@@ -3,24 +3,21 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::discover::{self, ByName};
 use super::files::Files;
-use super::{health, http, rules, tls};
+use super::{checks, health, http, rules, tls};
 use crate::backend::Duty;
 use crate::config::model::{Discover, Model, Pool, PoolTimeouts, Server};
 use crate::config::problem::{Findings, Span, quoted};
-use crate::config::raw::{CheckKind, RawCheck, RawPool, RawPoolTimeouts, RawServer};
+use crate::config::raw::{RawPool, RawPoolTimeouts, RawServer};
 use crate::config::raw_discover::RawList;
 use crate::config::raw_tls::RawPoolTls;
 use crate::config::read::{At, Named};
-use crate::health::{Check, HttpVersion, Timing};
 use crate::net::address::{Endpoint, ServerAddr};
 use crate::net::host::{HostAddr, HostName};
-use crate::tls::ServerSettings;
-use crate::units::{Name, Weight, format_duration};
+use crate::units::{Name, Weight};
 
 /// The longest name of an entry with a host name; an address and a mark between the two follow it.
 const LONGEST_PREFIX: usize = Name::LONGEST - "@[ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255%4294967295]:65535".len();
@@ -66,7 +63,9 @@ pub(super) fn resolve(
             Some(tls::resolve_pool(tls, &servers.collect::<Vec<_>>(), http.version, files, findings)?)
         }
     };
-    let check = resolve_check(check.unwrap_or_default(), tls.as_ref(), http.version, findings);
+    let context =
+        checks::Context { tls: tls.as_ref(), version: http.version, servers: servers.as_deref().unwrap_or_default() };
+    let check = checks::resolve(check.unwrap_or_default(), &context, files, findings);
     // Of servers that are yet to be found nobody knows the family.
     let known = servers.as_deref().filter(|_| discover.is_empty()).unwrap_or_default();
     let source = source.map(|source| resolve_source(source, known, findings));
@@ -152,7 +151,7 @@ struct Known {
 }
 
 fn resolve_server(raw: RawServer<'_>, base: &Path, known: &mut Known, findings: &mut Findings) -> Option<Entry> {
-    let RawServer { name, address, weight, priority, backup, zone, max_connections, duty } = raw;
+    let RawServer { name, address, weight, priority, backup, zone, max_connections, duty, check_address } = raw;
     let backup = backup.is_some_and(|At { value, .. }| value);
     if let (true, Some(At { span, .. })) = (backup, &priority) {
         let message = "`priority` cannot stand beside `backup = true`, which is a level of its own behind all others";
@@ -188,6 +187,11 @@ fn resolve_server(raw: RawServer<'_>, base: &Path, known: &mut Known, findings: 
         zone: zone.and_then(|zone| super::name(&zone, "a name for a zone", findings)),
         max_connections: rules::limit(max_connections),
         duty: duty.map(|At { value, .. }| value).unwrap_or_default(),
+        check_address: check_address.and_then(|At { value, span }| {
+            ServerAddr::parse(value, base)
+                .map_err(|why| _ = findings.refused(span, value, "the address where a server is checked", &why))
+                .ok()
+        }),
         ..discover::like(weight)
     };
     match address {
@@ -245,80 +249,6 @@ fn check_that_some_serve(servers: &[&Server], span: Span, findings: &mut Finding
         findings.warning(span, "every server of this pool is out of service, so none is given a connection");
     } else if servers.iter().all(|server| server.backup) {
         findings.warning(span, "every server of this pool is a backup, so there is nothing they back up");
-    }
-}
-
-/// The check of a pool; of one that speaks TLS to its servers it shakes hands as well, unless it is told otherwise.
-fn resolve_check(
-    raw: RawCheck<'_>,
-    pool: Option<&Arc<ServerSettings>>,
-    version: HttpVersion,
-    findings: &mut Findings,
-) -> Check {
-    if !raw.refused {
-        check_order(&raw, findings);
-    }
-    let timing = timing(&raw);
-    let RawCheck { kind, interval: _, fast_interval: _, timeout: _, rise: _, fall: _, server_name, http, refused: _ } =
-        raw;
-    let default = if pool.is_some() { CheckKind::Tls } else { CheckKind::Tcp };
-    let kind = kind.map_or(default, |At { value, .. }| value);
-    let asks_for_a_name = kind == CheckKind::Tls || kind == CheckKind::Http && pool.is_some();
-    if let Some(At { span, .. }) = server_name.as_ref().filter(|_| !asks_for_a_name) {
-        let message = "`server_name` of a check means nothing unless its type is `tls`, or `http` in a pool with `tls`";
-        findings.error(span.clone(), message);
-    }
-    if kind != CheckKind::Http {
-        health::refuse_http(&http, findings);
-    }
-    match kind {
-        CheckKind::None => Check::None,
-        CheckKind::Tcp => Check::Tcp(timing),
-        CheckKind::Tls => match tls::resolve_check(server_name.as_ref(), pool, findings) {
-            Some(settings) => Check::Tls(timing, settings),
-            None => Check::Tcp(timing),
-        },
-        CheckKind::Http => {
-            let tls = pool.and_then(|pool| tls::resolve_check(server_name.as_ref(), Some(pool), findings));
-            match health::resolve_http(http, tls, version, findings) {
-                Some(probe) => Check::Http(timing, Arc::new(probe)),
-                None => Check::Tcp(timing),
-            }
-        }
-    }
-}
-
-fn timing(raw: &RawCheck<'_>) -> Timing {
-    let RawCheck { kind: _, interval, fast_interval, timeout, rise, fall, server_name: _, http: _, refused: _ } = raw;
-    let default = Timing::default();
-    let interval = interval.as_ref().map_or(default.interval, |At { value, .. }| *value);
-    Timing {
-        interval,
-        fast_interval: fast_interval
-            .as_ref()
-            .map_or_else(|| default.fast_interval.min(interval), |At { value, .. }| *value),
-        // A shorter interval alone is a wish for quicker checks and not a mistake.
-        timeout: timeout.as_ref().map_or(default.timeout.min(interval / 2), |At { value, .. }| *value),
-        rise: rise.as_ref().map_or(default.rise, |At { value, .. }| *value),
-        fall: fall.as_ref().map_or(default.fall, |At { value, .. }| *value),
-    }
-}
-
-/// Checks that one probe ends before the next begins, and that the fast interval is the shorter one.
-fn check_order(raw: &RawCheck<'_>, findings: &mut Findings) {
-    let Timing { interval, fast_interval, timeout, rise: _, fall: _ } = timing(raw);
-    let [every, fast, limit] = [interval, fast_interval, timeout].map(format_duration);
-    if timeout >= interval
-        && let Some(At { span, .. }) = raw.timeout.as_ref().or(raw.interval.as_ref())
-    {
-        let message = format!("the `timeout` of a check ({limit}) is not shorter than its `interval` ({every})");
-        findings.error(span.clone(), &message).expected("a `timeout` shorter than the `interval`");
-    }
-    if fast_interval > interval
-        && let Some(At { span, .. }) = &raw.fast_interval
-    {
-        let message = format!("the `fast_interval` of a check ({fast}) is longer than its `interval` ({every})");
-        findings.error(span.clone(), &message).expected("a `fast_interval` no longer than the `interval`");
     }
 }
 

@@ -31,6 +31,7 @@ fn table(section: Section) -> &'static [&'static str] {
         Section::Discover => &["pools", "web", "discover"],
         Section::List => &[],
         Section::Check => &["pools", "web", "check"],
+        Section::CheckStep => &["pools", "cache", "check", "steps"],
         Section::Outlier => &["pools", "web", "outlier"],
         Section::Queue => &["pools", "web", "queue"],
         Section::Breaker => &["pools", "web", "breaker"],
@@ -43,7 +44,8 @@ fn table(section: Section) -> &'static [&'static str] {
     }
 }
 
-/// Further tables where keys of this section stand, commented out whole: the listener for HTTP, other kinds of sources.
+/// Further tables where keys of this section stand, commented out whole: the listener for HTTP, other kinds of sources and of
+/// checks.
 fn further_tables(section: Section) -> &'static [&'static [&'static str]] {
     if section == Section::Listener {
         &[&["listeners", "api"]]
@@ -51,6 +53,13 @@ fn further_tables(section: Section) -> &'static [&'static [&'static str]] {
         &[&["listeners", "api", "timeouts"]]
     } else if section == Section::Discover {
         &[&["pools", "listed", "discover"], &["pools", "told", "discover"]]
+    } else if section == Section::Check {
+        &[
+            &["pools", "calls", "check"],
+            &["pools", "cache", "check"],
+            &["pools", "database", "check"],
+            &["pools", "jobs", "check"],
+        ]
     } else {
         &[]
     }
@@ -99,20 +108,22 @@ fn every_key_there_is_stands_in_the_full_file() {
     let mut seen = 0;
     for section in Section::ALL {
         let mut stands = written(*section);
-        stands.extend([table(*section)].iter().chain(further_tables(*section)).flat_map(|table| commented(table)));
+        stands.extend(
+            std::iter::once(table(*section)).chain(further_tables(*section).iter().copied()).flat_map(commented),
+        );
         for key in section.keys() {
             assert!(stands.iter().any(|other| other == key), "{key} of {} is missing", section.title());
             seen += 1;
         }
     }
-    assert!(seen >= 167, "{seen}");
+    assert!(seen >= 168, "{seen}");
 }
 
 #[test]
 fn only_keys_without_a_fixed_default_are_commented_out_in_tables_that_are_not() {
     let whole =
         |section: &&Section| !matches!(table(**section), [] | ["admin" | "log"]) && written(**section).is_empty();
-    assert_eq!(Section::ALL.iter().filter(whole).count(), 16, "tables that are commented out whole");
+    assert_eq!(Section::ALL.iter().filter(whole).count(), 17, "tables that are commented out whole");
     let all: Vec<String> = Section::ALL
         .iter()
         .filter(|section| !whole(section))
@@ -123,11 +134,9 @@ fn only_keys_without_a_fixed_default_are_commented_out_in_tables_that_are_not() 
         .collect();
     let expected =
         ["workers", "max_connections", "zone", "http", "format", "max_connections", "proxy_protocol", "sni", "tls"];
-    let of_checks = ["server_name", "method", "path", "host", "headers", "status", "body"];
-    assert_eq!(
-        all,
-        [&expected[..], &["proxy_protocol", "discover", "outlier", "sticky", "tls", "zone"], &of_checks].concat()
-    );
+    let of_pools = ["proxy_protocol", "discover", "outlier", "sticky", "tls", "zone", "check_address"];
+    let of_checks = ["down_interval", "port", "tls", "server_name", "reuse", "host", "method", "path", "headers"];
+    assert_eq!(all, [&expected[..], &of_pools, &of_checks, &["status", "body"]].concat());
 }
 
 /// The full file with nothing commented out but prose, and how many keys that shows.
@@ -154,7 +163,7 @@ fn what_is_commented_out_is_valid_too() {
     // Two pools are there for their sources alone.
     let said: Vec<String> = loaded.warnings.iter().map(line).collect();
     assert!(said.len() == 2 && said.iter().all(|said| said.contains("no listener uses the pool")), "{said:#?}");
-    assert_eq!(shown, 117);
+    assert_eq!(shown, 143);
     // The listener for HTTP is commented out whole, so that its defaults are held here.
     let Protocol::Http(http) = &loaded.model.listeners[1].protocol else { panic!("{:?}", loaded.model.listeners[1]) };
     assert_eq!((http.limits, http.timeouts), (HttpLimits::default(), HttpTimeouts::default()));

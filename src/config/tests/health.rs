@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::backend::Limits;
-use crate::health::{Check, HttpProbe, HttpVersion, Outlier, Timing};
+use crate::health::{Active, Check, HttpProbe, HttpVersion, Initial, Outlier, Probe, Step, Timing};
 use crate::units::Percent;
 use std::time::Duration;
 
@@ -12,12 +12,11 @@ fn with(pool: &str) -> String {
 }
 
 fn probe(pool: &str) -> HttpProbe {
-    match &model(&with(pool)).pools[0].check {
-        Check::Http(timing, probe) => {
-            assert_eq!(*timing, Timing::default());
-            (**probe).clone()
-        }
-        Check::None | Check::Tcp(_) | Check::Tls(..) => panic!("another check"),
+    let check = &model(&with(pool)).pools[0].check;
+    assert_eq!(check.timing(), Some(&Timing::default()));
+    match check.active().map(|active| &active.probe) {
+        Some(Probe::Http(probe)) => (**probe).clone(),
+        other => panic!("another check: {other:?}"),
     }
 }
 
@@ -26,7 +25,7 @@ fn a_request_asks_for_the_root_of_the_server_unless_told_otherwise() {
     let plain = probe("check = \"http\"");
     assert_eq!((plain.method.as_str(), plain.target.as_str(), &plain.host), ("GET", "/", &None));
     assert_eq!((plain.statuses.as_slice(), &plain.body), ([200..=399].as_slice(), &None));
-    assert!(plain.headers.is_empty() && plain.tls.is_none() && plain.version == HttpVersion::Http1);
+    assert!(plain.headers.is_empty() && !plain.reuse && plain.version == HttpVersion::Http1);
 }
 
 #[test]
@@ -66,10 +65,7 @@ fn requests_that_cannot_be_sent_or_answered_are_refused_where_they_stand() {
         ("status = true", "7:35 `status` cannot be `true` or `false`"),
         ("body = \"\"", "7:33 `body` of a check cannot be 0 bytes long"),
         ("method = \"HEAD\", body = \"a\"", "7:50 the answer to HEAD has no body to look into"),
-        (
-            "server_name = \"a\"",
-            "7:40 `server_name` of a check means nothing unless its type is `tls`, or `http` in a pool with `tls`",
-        ),
+        ("server_name = \"a\"", "7:40 `server_name` of a check means nothing unless it speaks TLS"),
     ] {
         assert_eq!(said(&with(&format!("check = {{ type = \"http\", {keys} }}"))), [expected], "{keys}");
     }
@@ -83,8 +79,128 @@ fn what_a_request_asks_means_nothing_to_other_checks() {
         let (name, _) = key.split_once(' ').unwrap();
         let problems = said(&with(&format!("check = {{ type = \"tcp\", {key} }}")));
         let [only] = problems.as_slice() else { panic!("{key}: {problems:?}") };
-        assert!(only.ends_with(&format!("`{name}` of a check means nothing unless its type is `http`")), "{only}");
+        assert!(only.contains(&format!("`{name}` of a check means nothing unless its type is `http`")), "{only}");
     }
+}
+
+/// What is probed, and how.
+fn active(check: &str) -> Active {
+    model(&with(&format!("check = {{ {check} }}"))).pools[0].check.active().unwrap().clone()
+}
+
+#[test]
+fn what_every_kind_of_check_can_be_told_reaches_the_model() {
+    let told = active("interval = \"4s\", down_interval = \"9s\", initial = \"down\", port = \"https\"");
+    let expected = Timing {
+        interval: Duration::from_secs(4),
+        down_interval: Duration::from_secs(9),
+        initial: Initial::Down,
+        ..Timing::default()
+    };
+    assert_eq!((told.timing, told.port, told.probe), (expected, Some(443), Probe::Tcp));
+    assert_eq!(active("initial = \"up\"").timing.initial, Initial::Up);
+    let server = "servers = [{ address = \"10.0.0.1:80\", check_address = \"[::1]:81\" }]";
+    let text = MINIMAL.replace("servers = [\"10.0.0.1:8080\"]", server);
+    assert_ne!(text, MINIMAL);
+    assert_eq!(model(&text).pools[0].servers[0].check_address.as_ref().unwrap().to_string(), "[::1]:81");
+    let said = said(&text.replace("[::1]:81", "localhost"));
+    assert!(said[0].contains("\"localhost\" is not the address where a server is checked"), "{said:?}");
+}
+
+#[test]
+fn checks_ask_by_tls_where_they_are_told_to_and_in_a_pool_that_does_unless_they_are_told_not_to() {
+    let pool_tls = "tls = { verify = false, server_name = \"a.internal\" }";
+    let tls = |check: &str, pool: &str| {
+        let text = with(&format!("check = {{ {check} }}\n{pool}"));
+        let load = load_text(&text, "t", std::path::Path::new("/"), &ENVIRONMENT).unwrap();
+        let settings = load.model.pools[0].check.active().unwrap().tls.clone();
+        settings.map(|settings| settings.name().map(std::borrow::Cow::into_owned))
+    };
+    let name = |name: &str| Some(Some(name.to_owned()));
+    assert_eq!(tls("type = \"grpc\"", ""), None);
+    assert_eq!(tls("type = \"grpc\", tls = true", ""), Some(None));
+    assert_eq!(tls("type = \"http\", tls = true, server_name = \"b\"", ""), name("b"));
+    for kind in ["http", "grpc", "postgres", "mysql"] {
+        assert_eq!(tls(&format!("type = \"{kind}\""), pool_tls), name("a.internal"), "{kind}");
+        assert_eq!(tls(&format!("type = \"{kind}\", tls = false"), pool_tls), None, "{kind}");
+    }
+    assert_eq!(tls("type = \"agent\", port = 1", pool_tls), None);
+    assert_eq!(tls("type = \"tcp\"", pool_tls), None);
+}
+
+#[test]
+fn steps_are_texts_or_bytes_in_hex() {
+    let steps =
+        "steps = [{ expect = \"220\" }, { send_hex = \"0D 0a\" }, { send = \"a\\r\\n\" }, { expect_hex = \"ff\" }]";
+    let Probe::SendExpect(script) = active(&format!("type = \"send_expect\", {steps}")).probe else { panic!() };
+    let expected = [
+        Step::Expect((*b"220").into()),
+        Step::Send((*b"\r\n").into()),
+        Step::Send((*b"a\r\n").into()),
+        Step::Expect([255].into()),
+    ];
+    assert_eq!(script.steps, expected);
+}
+
+#[test]
+fn checks_that_cannot_be_made_are_refused_where_they_stand() {
+    let long = "a".repeat(4097);
+    for (check, expected) in [
+        ("type = \"send_expect\"", "7:18 a check of the type `send_expect` needs the key `steps`"),
+        ("type = \"agent\"", "7:18 a check of the type `agent` needs the key `port`"),
+        ("type = \"agent\", port = 0", "7:34 nothing can be checked on port 0"),
+        ("port = \"nobody\"", "7:18 \"nobody\" is not a port"),
+        ("type = \"send_expect\", steps = []", "7:41 `steps` of a check cannot have 0 entries"),
+        (
+            "type = \"send_expect\", steps = [{}]",
+            "7:42 a step of a check needs one of the keys `send`, `send_hex`, `expect` or `expect_hex`",
+        ),
+        (
+            "type = \"send_expect\", steps = [{ expect = \"a\", expect_hex = \"62\" }]",
+            "7:58 `expect_hex` cannot stand beside `expect`",
+        ),
+        ("type = \"send_expect\", steps = [{ expect = \"\" }]", "7:53 a step of a check cannot be 0 bytes long"),
+        (
+            &format!("type = \"send_expect\", steps = [{{ expect = \"{long}\" }}]"),
+            "7:53 a step of a check cannot be 4097 bytes long",
+        ),
+        ("type = \"send_expect\", steps = [{ expect_hex = \"abc\" }]", "7:57 \"abc\" is not a step in hex"),
+        ("type = \"send_expect\", steps = [{ expect_hex = \"zz\" }]", "7:57 \"zz\" is not a step in hex"),
+        (
+            "type = \"send_expect\", steps = [{ send = \"a\" }]",
+            "7:41 no step of this check expects anything, so whatever can be connected to passes",
+        ),
+        ("type = \"postgres\", database = \"a\"", "7:41 `database` of a check means nothing without a `user`"),
+        ("type = \"mysql\", user = \"\"", "7:34 the name of a user cannot be 0 bytes long"),
+        (
+            "type = \"tcp\", tls = true",
+            "7:25 `tls` of a check means nothing unless its type is `http`, `grpc`, `send_expect`, `postgres` or `mysql`",
+        ),
+        ("service = \"a\"", "7:11 `service` of a check means nothing unless its type is `grpc`"),
+    ] {
+        let said = said(&with(&format!("check = {{ {check} }}")));
+        assert_eq!(said, [expected], "{check}");
+    }
+}
+
+#[test]
+fn a_password_stands_in_a_file_of_its_own_and_nowhere_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("monitor.pass");
+    let load = |content: &str| {
+        std::fs::write(&file, content).unwrap();
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let text = with("check = { type = \"mysql\", user = \"monitor\", password_file = \"monitor.pass\" }");
+        load_text(&text, "test", folder.path(), &ENVIRONMENT)
+    };
+    let loaded = load("s3cret \n").unwrap();
+    let Check::Active(Active { probe: Probe::MySql(Some(account)), .. }) = &loaded.model.pools[0].check else {
+        panic!()
+    };
+    assert_eq!(account.password.as_ref().unwrap().expose(), b"s3cret");
+    assert!(!format!("{:?}", loaded.model).contains("s3cret"));
+    assert!(loaded.model.files.contains_key(&file), "a change of it is a reload");
+    assert!(load("\n").is_err() && load(&"x".repeat(5000)).is_err());
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::*;
 use crate::backend::Duty;
 use crate::balance::Policy;
 use crate::config::model::{AccessLog, AdminHttp, LogFormat, LogLevel, OnDown, Server};
-use crate::health::{Check, Timing};
+use crate::health::{Check, Initial, Timing};
 use crate::net::address::BindAddr;
 use crate::pool::{QueueRules, Rules};
 use crate::units::{Name, Percent};
@@ -76,8 +76,16 @@ fn every_key_reaches_the_model() {
     assert_eq!((pool.balance, pool.retries, pool.on_down), (Policy::P2c, 0, OnDown::Drain));
     assert_eq!(pool.timeouts.connect, seconds(7));
     assert_eq!(pool.source.len(), 2);
-    let timing = Timing { interval: seconds(4), fast_interval: seconds(3), timeout: seconds(2), rise: 5, fall: 6 };
-    assert_eq!(pool.check, Check::Tcp(timing));
+    let timing = Timing {
+        interval: seconds(4),
+        fast_interval: seconds(3),
+        down_interval: seconds(4),
+        timeout: seconds(2),
+        rise: 5,
+        fall: 6,
+        initial: Initial::Check,
+    };
+    assert_eq!(pool.check, Check::tcp(timing));
     let [first, second] = pool.servers.as_slice() else { panic!("{:?}", pool.servers) };
     assert_eq!((first.name.as_str(), first.weight.get(), first.max_connections), ("n", 9, 8));
     assert_eq!(first.address.to_string(), "[::1]:80");
@@ -117,10 +125,8 @@ fn listeners_and_pools_keep_the_order_of_the_file() {
 #[test]
 fn a_short_interval_shortens_the_fast_one_that_nobody_set() {
     let model = model(&(MINIMAL.to_owned() + "check = { interval = \"200ms\", timeout = \"100ms\" }\n"));
-    match &model.pools[0].check {
-        Check::Tcp(timing) => assert_eq!(timing.fast_interval, Duration::from_millis(200)),
-        Check::None | Check::Tls(..) | Check::Http(..) => panic!("{model:?}"),
-    }
+    let timing = model.pools[0].check.timing().unwrap();
+    assert_eq!((timing.fast_interval, timing.down_interval), (Duration::from_millis(200), Duration::from_millis(200)));
 }
 
 #[test]

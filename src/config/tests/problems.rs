@@ -51,7 +51,7 @@ fn values_of_the_wrong_type_or_out_of_range_are_refused() {
         (pool(&format!("{OK}retries = 16")), &["3:11 `retries` cannot be 16"]),
         (pool(&format!("{OK}on_down = \"kill\"")), &["3:11 `on_down` cannot be \"kill\""]),
         (pool(&format!("{OK}check = \"httq\"")), &["3:9 `check` cannot be \"httq\""]),
-        (pool(&format!("{OK}check.type = \"grpc\"")), &["3:14 `type` cannot be \"grpc\""]),
+        (pool(&format!("{OK}check.type = \"grcp\"")), &["3:14 `type` cannot be \"grcp\""]),
         (pool(&format!("{OK}check.rise = 0")), &["3:14 `rise` cannot be 0"]),
         (pool(&format!("{OK}check.fall = 101")), &["3:14 `fall` cannot be 101"]),
         (

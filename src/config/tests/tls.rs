@@ -39,6 +39,7 @@ pub(super) fn folder() -> TempDir {
     put(&folder, "example.ocsp", "an answer");
     put(&folder, "../sorry.html", "<h1>Back soon</h1>\n");
     put(&folder, "../users.htpasswd", "alice:$2y$05$bvIG6Nmid91Mu9RcmmWZfO5HJIMCT8riNW0hEp8f6/FuA2/mHZFpe\n");
+    put(&folder, "../monitor.pass", "correct horse\n");
     put(&folder, "tickets.keys", "# newest first\nMDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=\n");
     folder
 }
@@ -166,10 +167,7 @@ fn servers_are_verified_unless_somebody_says_by_name_that_they_are_not() {
     for (pool, expected) in [
         ("tls = { cert = \"tls/client.crt\" }", "7:16 `cert` and `key` stand together or not at all"),
         ("tls = { server_name = \"a b\" }", "7:23 \"a b\" is not the name of a server"),
-        (
-            "check = { server_name = \"a\" }",
-            "7:25 `server_name` of a check means nothing unless its type is `tls`, or `http` in a pool with `tls`",
-        ),
+        ("check = { server_name = \"a\" }", "7:25 `server_name` of a check means nothing unless it speaks TLS"),
     ] {
         assert_eq!(said_in(folder.path(), &text(PAIR, pool)), [expected], "{pool}");
     }

@@ -1,17 +1,25 @@
 //! Probes, against servers that say what they are told to.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use ::http::StatusCode;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
-use crate::tls::{MinVersion, ServerVerification, server_name};
+use crate::health::line::MOST_OF_HEAD;
+use crate::health::probe::Prober;
+use crate::health::reach::MOST_WORDS;
+use crate::health::{Active, Probe, Timing};
+use crate::net::address::ServerAddr;
+use crate::net::proxy_protocol::Version;
+use crate::tls::{MinVersion, ServerSettings, ServerVerification, server_name};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -23,16 +31,18 @@ fn plain() -> HttpProbe {
         headers: Vec::new(),
         statuses: vec![HttpProbe::STATUSES],
         body: None,
-        tls: None,
         version: HttpVersion::Http1,
+        reuse: false,
     }
 }
 
-fn over_tls(version: HttpVersion) -> HttpProbe {
+fn settings() -> ServerSettings {
     let name = server_name("api.internal").unwrap();
-    let settings =
-        ServerSettings::new(&ServerVerification::None, Some(name), None, MinVersion::default(), Vec::new()).unwrap();
-    HttpProbe { tls: Some(Arc::new(settings)), version, ..plain() }
+    ServerSettings::new(&ServerVerification::None, Some(name), None, MinVersion::default(), Vec::new()).unwrap()
+}
+
+fn speaking(version: HttpVersion) -> HttpProbe {
+    HttpProbe { version, ..plain() }
 }
 
 async fn listen() -> (TcpListener, ServerAddr) {
@@ -41,9 +51,35 @@ async fn listen() -> (TcpListener, ServerAddr) {
     (listener, address)
 }
 
-async fn run(probed: HttpProbe, address: &ServerAddr, timeout: Duration, header: &[u8]) -> Result<(), String> {
-    let asked = Asked::of(&Arc::new(probed), address);
-    probe(address, None, timeout, header.to_vec(), &asked).await
+/// A probe of a server where the pool speaks TLS, or does not.
+struct Asking {
+    check: Active,
+    address: ServerAddr,
+    announce: Option<Version>,
+}
+
+impl Asking {
+    fn new(probed: HttpProbe, address: &ServerAddr, tls: Option<ServerSettings>) -> Self {
+        let probe = Probe::Http(Arc::new(probed));
+        let check = Active { probe, timing: Timing::default(), tls: tls.map(Arc::new), port: None };
+        Self { check, address: address.clone(), announce: None }
+    }
+
+    fn prober(&self) -> Prober<'_> {
+        Prober::new(&self.check, &self.address, None, self.announce)
+    }
+
+    async fn outcome(&self, timeout: Duration) -> Result<(), String> {
+        self.prober().probe(timeout).await.map(|seen| assert_eq!(seen, Seen::default()))
+    }
+}
+
+async fn run(probed: HttpProbe, address: &ServerAddr, timeout: Duration) -> Result<(), String> {
+    Asking::new(probed, address, None).outcome(timeout).await
+}
+
+async fn run_over_tls(version: HttpVersion, address: &ServerAddr, timeout: Duration) -> Result<(), String> {
+    Asking::new(speaking(version), address, Some(settings())).outcome(timeout).await
 }
 
 /// What is sent up to the empty line.
@@ -67,7 +103,7 @@ async fn answered(probed: HttpProbe, answer: &[u8]) -> (Result<(), String>, Stri
         let _end = stream.read(&mut [0; 64]).await;
         request
     };
-    tokio::join!(run(probed, &address, TIMEOUT, b""), serving)
+    tokio::join!(run(probed, &address, TIMEOUT), serving)
 }
 
 async fn outcome(probed: HttpProbe, answer: &[u8]) -> Result<(), String> {
@@ -130,7 +166,7 @@ async fn no_more_than_64_kib_of_a_body_are_looked_through() {
 #[tokio::test]
 async fn what_is_no_answer_fails_the_probe_in_words_of_bearable_length() {
     let long = [b"HTTP/1.1 200 OK\r\nx: ".to_vec(), vec![b'x'; 2 * MOST_OF_HEAD], b"\r\n\r\n".to_vec()].concat();
-    let many = [b"HTTP/1.1 200 OK\r\n".to_vec(), b"x: y\r\n".repeat(MOST_FIELDS + 1), b"\r\n".to_vec()].concat();
+    let many = [b"HTTP/1.1 200 OK\r\n".to_vec(), b"x: y\r\n".repeat(129), b"\r\n".to_vec()].concat();
     for answer in [&b""[..], b"SSH-2.0-x\r\n\r\n", b"HTTP/1.1 2\r\n\r\n", &long, &many] {
         let words = outcome(plain(), answer).await.unwrap_err();
         assert!(words.chars().count() <= MOST_WORDS && !words.is_empty(), "{words}");
@@ -142,12 +178,40 @@ async fn what_is_no_answer_fails_the_probe_in_words_of_bearable_length() {
 #[tokio::test]
 async fn a_server_that_never_answers_fails_the_probe_in_time() {
     let (listener, address) = listen().await;
-    let failed = run(plain(), &address, Duration::from_millis(50), b"").await;
+    let failed = run(plain(), &address, Duration::from_millis(50)).await;
     assert_eq!(failed, fails("no answer in time"));
-    let failed = run(over_tls(HttpVersion::Http1), &address, Duration::from_millis(50), b"").await;
+    let failed = run_over_tls(HttpVersion::Http1, &address, Duration::from_millis(50)).await;
     assert_eq!(failed, fails("handshake: no answer in time"));
     drop(listener);
-    assert!(run(plain(), &address, TIMEOUT, b"").await.unwrap_err().starts_with("connect: "));
+    assert!(run(plain(), &address, TIMEOUT).await.unwrap_err().starts_with("connect: "));
+}
+
+#[tokio::test]
+async fn a_connection_is_kept_for_the_next_probe_if_that_is_wanted_and_made_anew_if_it_is_gone() {
+    let (listener, address) = listen().await;
+    let asking = Asking::new(HttpProbe { reuse: true, ..plain() }, &address, None);
+    let mut prober = asking.prober();
+    const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+    let serving = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        for _ in 0..2 {
+            assert!(!read_head(&mut stream).await.contains("connection: close"));
+            stream.write_all(ANSWER).await.unwrap();
+        }
+        drop(stream);
+        let (mut stream, _) = listener.accept().await.unwrap();
+        read_head(&mut stream).await;
+        stream.write_all(b"HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+    };
+    let probing = async {
+        let mut outcomes = Vec::new();
+        for _ in 0..3 {
+            outcomes.push(prober.probe(TIMEOUT).await.map(drop));
+        }
+        outcomes
+    };
+    let (outcomes, ()) = tokio::join!(probing, serving);
+    assert_eq!(outcomes, [Ok(()), Ok(()), fails("status 500, expected 200-399")]);
 }
 
 #[tokio::test]
@@ -161,7 +225,8 @@ async fn a_proxy_header_comes_before_the_request() {
         assert_eq!(stream.read(&mut [0; 64]).await.unwrap(), 0);
         head
     };
-    let (passed, head) = tokio::join!(run(plain(), &address, TIMEOUT, b"PROXY UNKNOWN\r\n"), serving);
+    let asking = Asking { announce: Some(Version::V1), ..Asking::new(plain(), &address, None) };
+    let (passed, head) = tokio::join!(asking.outcome(TIMEOUT), serving);
     assert_eq!(passed, Ok(()));
     assert!(head.starts_with("PROXY UNKNOWN\r\nGET /healthz HTTP/1.1\r\n"), "{head}");
 }
@@ -202,10 +267,10 @@ async fn http_2_is_spoken_by_prior_knowledge_where_there_is_no_tls() {
     let (listener, address) = listen().await;
     let probed = HttpProbe { version: HttpVersion::Http2, body: Some("fine".into()), ..plain() };
     let serving = async { serve_h2(accept(&listener).await, "I am fine").await };
-    let (passed, uri) = tokio::join!(run(probed, &address, TIMEOUT, b""), serving);
+    let (passed, uri) = tokio::join!(run(probed, &address, TIMEOUT), serving);
     assert_eq!((passed, uri), (Ok(()), format!("http://{address}/healthz")));
     let probed = HttpProbe { version: HttpVersion::Http2, ..plain() };
-    let (failed, _) = tokio::join!(run(probed, &address, TIMEOUT, b""), async {
+    let (failed, _) = tokio::join!(run(probed, &address, TIMEOUT), async {
         let mut stream = accept(&listener).await;
         stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
         let _end = stream.read(&mut [0; 1024]).await;
@@ -221,7 +286,7 @@ async fn over_tls_the_version_is_agreed_upon_and_the_host_is_the_name_in_the_cer
             let stream = acceptor(&[H2, HTTP_1_1]).accept(accept(&listener).await).await.unwrap();
             serve_h2(stream, "").await
         };
-        let (passed, uri) = tokio::join!(run(over_tls(version), &address, TIMEOUT, b""), serving);
+        let (passed, uri) = tokio::join!(run_over_tls(version, &address, TIMEOUT), serving);
         assert_eq!((passed, uri.as_str()), (Ok(()), "https://api.internal/healthz"));
     }
     for (version, protocols) in [(HttpVersion::Http1, &[H2, HTTP_1_1][..]), (HttpVersion::Auto, &[HTTP_1_1])] {
@@ -233,7 +298,7 @@ async fn over_tls_the_version_is_agreed_upon_and_the_host_is_the_name_in_the_cer
             assert_eq!(stream.read(&mut [0; 64]).await.unwrap(), 0);
             head
         };
-        let (passed, head) = tokio::join!(run(over_tls(version), &address, TIMEOUT, b""), serving);
+        let (passed, head) = tokio::join!(run_over_tls(version, &address, TIMEOUT), serving);
         assert_eq!(passed, Ok(()));
         assert!(head.contains("host: api.internal\r\n"), "{head}");
     }
@@ -246,6 +311,6 @@ async fn a_server_that_does_not_agree_to_http_2_fails_the_probe() {
         let mut stream = acceptor(&[]).accept(accept(&listener).await).await.unwrap();
         let _end = stream.read(&mut [0; 64]).await;
     };
-    let (failed, ()) = tokio::join!(run(over_tls(HttpVersion::Http2), &address, TIMEOUT, b""), serving);
+    let (failed, ()) = tokio::join!(run_over_tls(HttpVersion::Http2, &address, TIMEOUT), serving);
     assert_eq!(failed, fails("handshake: the server does not offer HTTP/2"));
 }
