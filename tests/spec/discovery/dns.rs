@@ -101,7 +101,7 @@ async fn srv_records_have_ports_weights_and_priorities() {
     let of = |ip: &str| heard.iter().filter(|heard| *heard == ip).count();
     assert_eq!([of("127.0.2.1"), of("127.0.2.2"), of("127.0.2.3")], [6, 2, 0], "{heard:?}");
     let spare = instance.server(fleet.name("127.0.2.3")).await;
-    assert!(spare["backup"] == true && spare["weight"] == 1, "{spare}");
+    assert!(spare["priority"] == 1 && spare["weight"] == 1, "{spare}");
 }
 
 #[tokio::test]
