@@ -27,6 +27,10 @@ const ANYBODY: &str = "portreeve";
 /// What a server answers with that takes nobody for now: it starts, it stops (`cannot_connect_now`, `admin_shutdown`,
 /// `crash_shutdown`), or it is full (`too_many_connections`).
 const NOT_NOW: &[&str] = &["57P03", "57P01", "57P02", "53300"];
+/// The characters of each such code (SQLSTATE).
+const LENGTH_OF_CODE: usize = 5;
+/// What is said of a server that answers with something else.
+const STRANGER: &str = "it does not speak PostgreSQL";
 /// What is asked.
 const QUESTION: &str = "SELECT pg_catalog.pg_is_in_recovery()";
 
@@ -62,9 +66,20 @@ impl Talk {
         match self.next().await? {
             Message::ErrorResponse(body) => {
                 let (code, words) = refusal(&body);
+                if code.len() != LENGTH_OF_CODE {
+                    return Err(STRANGER.to_owned());
+                }
                 if NOT_NOW.contains(&code.as_str()) { Err(words) } else { Ok(Seen::default()) }
             }
-            _ => Ok(Seen::default()),
+            Message::AuthenticationOk
+            | Message::AuthenticationCleartextPassword
+            | Message::AuthenticationMd5Password(_)
+            | Message::AuthenticationSasl(_)
+            | Message::AuthenticationGss
+            | Message::AuthenticationSspi
+            | Message::AuthenticationKerberosV5
+            | Message::AuthenticationScmCredential => Ok(Seen::default()),
+            _ => Err(STRANGER.to_owned()),
         }
     }
 

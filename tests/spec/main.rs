@@ -40,3 +40,4 @@ mod hostile_http;
 mod http2;
 mod hostile_h2;
 mod grpc;
+mod checks;

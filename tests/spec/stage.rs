@@ -42,6 +42,8 @@ pub async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
 /// Waits until `condition` holds, for what can be seen only by looking, such as a counter.
 pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let mut look = tokio::time::interval(Duration::from_millis(2));
+    // Looking may take longer than that, and whoever is looked at has to come to its turn.
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     within(what, async {
         while !condition() {
             look.tick().await;
