@@ -232,9 +232,14 @@ impl State {
     pub fn forget_health(&self, up: bool) {
         self.with_health(|health| *health = Health::untested(up));
         self.discard_failures();
+        self.forget_words();
+        self.set_healthy(up);
+    }
+
+    /// Forgets what it said of itself, as for one that nobody asks any more.
+    pub fn forget_words(&self) {
         self.set_role(None);
         self.set_share(Percent::ALL);
-        self.set_healthy(up);
     }
 
     /// What it says it is, if anybody has asked it.

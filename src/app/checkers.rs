@@ -72,6 +72,8 @@ impl Checkers {
             // Another machine under the same name, or nobody who would ever find it healthy again.
             if moved || (settings.check == Check::None && !server.state.is_healthy()) {
                 server.state.forget_health(settings.check.starts_up());
+            } else if settings.check == Check::None {
+                server.state.forget_words();
             }
             let running = self.start(&server.state, settings, first_probe);
             self.running.insert(key, running);

@@ -187,11 +187,7 @@ fn resolve_server(raw: RawServer<'_>, base: &Path, known: &mut Known, findings: 
         zone: zone.and_then(|zone| super::name(&zone, "a name for a zone", findings)),
         max_connections: rules::limit(max_connections),
         duty: duty.map(|At { value, .. }| value).unwrap_or_default(),
-        check_address: check_address.and_then(|At { value, span }| {
-            ServerAddr::parse(value, base)
-                .map_err(|why| _ = findings.refused(span, value, "the address where a server is checked", &why))
-                .ok()
-        }),
+        check_address: check_address.and_then(|place| resolve_check_address(&place, address.is_ok(), base, findings)),
         ..discover::like(weight)
     };
     match address {
@@ -204,6 +200,24 @@ fn resolve_server(raw: RawServer<'_>, base: &Path, known: &mut Known, findings: 
         }
         Err(host) => Some(Entry::ByName(ByName { host, like: server, prefix: is_named.then_some(name) })),
     }
+}
+
+/// Where a server is checked, which is for one server to say.
+fn resolve_check_address(place: &At<&str>, is_one: bool, base: &Path, findings: &mut Findings) -> Option<ServerAddr> {
+    if !is_one {
+        findings
+            .error(
+                place.span.clone(),
+                "each address of a host name is a server, and they cannot be checked at one place",
+            )
+            .expected("`port` in `check` of the pool");
+        return None;
+    }
+    ServerAddr::parse(place.value, base)
+        .map_err(|why| {
+            _ = findings.refused(place.span.clone(), place.value, "the address where a server is checked", &why)
+        })
+        .ok()
 }
 
 impl Known {

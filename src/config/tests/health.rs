@@ -103,8 +103,10 @@ fn what_every_kind_of_check_can_be_told_reaches_the_model() {
     let text = MINIMAL.replace("servers = [\"10.0.0.1:8080\"]", server);
     assert_ne!(text, MINIMAL);
     assert_eq!(model(&text).pools[0].servers[0].check_address.as_ref().unwrap().to_string(), "[::1]:81");
-    let said = said(&text.replace("[::1]:81", "localhost"));
+    let said = self::said(&text.replace("[::1]:81", "localhost"));
     assert!(said[0].contains("\"localhost\" is not the address where a server is checked"), "{said:?}");
+    let said = self::said(&text.replace("10.0.0.1:80", "api.internal:80"));
+    assert!(said[0].contains("they cannot be checked at one place"), "{said:?}");
 }
 
 #[test]
