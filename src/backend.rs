@@ -44,6 +44,8 @@ pub struct State {
     ejected: AtomicBool,
     /// What keeps it from its full share, if anything does.
     restraint: Restraint,
+    /// Whether another server of its pool is the primary, which alone is given connections; written by the writer alone.
+    standby: AtomicBool,
     /// Who wants to know when the load or a flag changes: the ranking of the pool it is in now, if that keeps one.
     watching: ArcSwapOption<Watching>,
     /// What no pick reads.
@@ -161,6 +163,7 @@ impl State {
             active: AtomicU32::new(0),
             healthy: AtomicBool::new(true),
             ejected: AtomicBool::new(false),
+            standby: AtomicBool::new(false),
             restraint: Restraint::default(),
             watching: ArcSwapOption::empty(),
             rest: Box::new(rest),
@@ -236,7 +239,7 @@ impl State {
         self.set_healthy(up);
     }
 
-    /// Forgets what it said of itself, as for one that nobody asks any more.
+    /// Forgets what it said of itself.
     pub fn forget_words(&self) {
         self.set_role(None);
         self.set_share(Percent::ALL);
@@ -298,10 +301,23 @@ impl State {
     }
 
     /// Whether a server of this weight is meant to have connections, be it fit for them or not: neither the operator nor
-    /// the server itself has said that it is to have none.
+    /// the server itself has said that it is to have none, and it does not stand by for another.
     #[must_use]
     pub fn is_wanted(&self, weight: Weight) -> bool {
-        weight.get() > 0 && self.share() != Percent::ZERO
+        weight.get() > 0 && self.share() != Percent::ZERO && !self.is_standby()
+    }
+
+    /// Whether it stands by for the primary of its pool.
+    #[must_use]
+    pub fn is_standby(&self) -> bool {
+        self.standby.load(Ordering::SeqCst)
+    }
+
+    /// Lets it stand by, or no longer; the writer of what is in effect is the only caller.
+    pub fn set_standby(&self, standby: bool) {
+        if self.standby.swap(standby, Ordering::SeqCst) != standby {
+            self.announce();
+        }
     }
 
     /// Attempts to connect to it that are under way.

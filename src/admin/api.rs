@@ -349,6 +349,8 @@ struct ServerShown<'a> {
     warming: bool,
     /// `primary` or `replica`; `null` unless its check tells.
     role: Option<&'static str>,
+    /// Whether another server of the pool is the primary, which alone is given connections.
+    standby: bool,
     /// The percentage of its weight that it wants to be given.
     share: u8,
     connections_active: u32,
@@ -420,6 +422,7 @@ impl<'a> ServerShown<'a> {
             reason,
             warming: state.is_warming(rules.slow_start),
             role: state.role().map(Role::label),
+            standby: state.is_standby(),
             share: state.share().get(),
             connections_active: state.active(),
             connections_total: metrics.connections(),

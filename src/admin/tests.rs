@@ -70,6 +70,7 @@ fn model() -> Model {
             source: Vec::new(),
             retries: 2,
             on_down: model::OnDown::Keep,
+            primary: None,
             rules: crate::pool::Rules::default(),
             max_requests: crate::pool::Rules::UNLIMITED,
             announce: None,
@@ -359,7 +360,7 @@ async fn a_pool_shows_how_each_server_does_and_why() {
     let expected = serde_json::json!({
         "name": "a", "address": "10.0.0.1:8080", "weight": 3, "priority": 0, "backup": false, "zone": null,
         "max_connections": 5, "state": "down", "until": null, "reason": "connection refused", "warming": false, "connections_active": 0, "connections_total": 0,
-        "connect_failures": 1, "bytes_in": 0, "bytes_out": 0, "role": null, "share": 100,
+        "connect_failures": 1, "bytes_in": 0, "bytes_out": 0, "role": null, "standby": false, "share": 100,
     });
     assert_eq!(down, expected);
     assert_eq!((&spare["state"], &spare["reason"]), (&"up".into(), &"not checked yet".into()));

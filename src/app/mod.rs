@@ -10,6 +10,7 @@ mod discovered;
 mod drains;
 mod fail_open;
 mod outliers;
+mod primaries;
 mod reconcile;
 mod sockets;
 mod sources;

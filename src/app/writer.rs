@@ -14,6 +14,7 @@ use super::discovered::Difference;
 use super::drains::{self, Drains};
 use super::fail_open;
 use super::outliers::Outliers;
+use super::primaries::{Deposed, Primaries};
 use super::reconcile::{Adoption, Opening, Plan, reconcile, shown};
 use super::sockets::{BindError, Bound, Sockets};
 use super::sources::{Primed, Report, Sources};
@@ -61,6 +62,7 @@ pub(super) struct Writer {
     checkers: Checkers,
     found: mpsc::Receiver<Found>,
     outliers: Outliers,
+    primaries: Primaries,
     drains: Drains,
     /// What was asked for: the configuration without the servers that were found.
     asked: Arc<Model>,
@@ -101,6 +103,7 @@ impl Writer {
             checkers,
             found,
             outliers,
+            primaries: Primaries::default(),
             drains: Drains::default(),
             asked,
             sources,
@@ -132,6 +135,7 @@ impl Writer {
             })
             .collect();
         let bound = Sockets::bind(&openings, self.workers.len())?;
+        self.primaries.prepare(&snapshot);
         snapshot.take_over();
         show_snapshot(&self.equipment.catalogue, &snapshot);
         // Clients may connect by now and wait.
@@ -141,6 +145,7 @@ impl Writer {
             Some(with_servers) => self.publish(with_servers, snapshot),
             None => snapshot,
         };
+        self.primaries.follow(&snapshot);
         self.listen(bound).await;
         self.follow(&snapshot, primed);
         let (commands, inbox) = mpsc::channel(WAITING);
@@ -164,6 +169,11 @@ impl Writer {
                     None => break true,
                 },
                 Some(found) = self.found.recv() => self.note(found).await,
+                () = tokio::time::sleep_until(self.primaries.due().unwrap_or_else(Instant::now)), if self.primaries.due().is_some() => {
+                    let snapshot = self.equipment.published.load_full();
+                    let deposed = self.primaries.look_at_due(&snapshot);
+                    self.depose(deposed, &snapshot).await;
+                }
                 Some(report) = self.reports.recv() => self.note_report(report),
                 () = tokio::time::sleep_until(self.rebuild_at.unwrap_or_else(Instant::now)), if self.rebuild_at.is_some() => {
                     self.rebuild().await;
@@ -259,6 +269,8 @@ impl Writer {
         for change in duties {
             self.change_duty(change).await;
         }
+        let deposed = self.primaries.follow(&snapshot);
+        self.depose(deposed, &snapshot).await;
         self.follow(&snapshot, primed);
         let Plan { changes, needs_restart, .. } = plan;
         Ok(Applied { generation: snapshot.generation, changes, needs_restart, warnings })
@@ -268,6 +280,7 @@ impl Writer {
     fn publish(&mut self, mut snapshot: Snapshot, previous: Arc<Snapshot>) -> Arc<Snapshot> {
         snapshot.succeed(&previous);
         let snapshot = Arc::new(snapshot);
+        self.primaries.prepare(&snapshot);
         self.equipment.published.store(Arc::clone(&snapshot));
         self.retired.push(previous);
         snapshot.take_over();
@@ -321,6 +334,8 @@ impl Writer {
         for change in duties {
             self.change_duty(change).await;
         }
+        let deposed = self.primaries.follow(&snapshot);
+        self.depose(deposed, &snapshot).await;
         self.follow(&snapshot, Primed::default());
         for (old, new) in previous.model.pools.iter().zip(&snapshot.model.pools) {
             let Some(difference) = Difference::between(old, new) else { continue };
@@ -427,11 +442,22 @@ impl Writer {
         all
     }
 
+    /// Connections of servers that are no longer primaries are dealt with as their pools say of servers that go down.
+    async fn depose(&self, deposed: Vec<Deposed>, snapshot: &Snapshot) {
+        for Deposed(server) in deposed {
+            if let Some(pool) = snapshot.pool(&server.pool) {
+                self.end_connections(&server, pool.on_down, snapshot).await;
+            }
+        }
+    }
+
     /// Something was found of a server: one log line, and if it is down its connections are dealt with as its pool says.
-    async fn note(&self, found: Found) {
+    async fn note(&mut self, found: Found) {
         let Found { server, change, reason } = found;
         let snapshot = self.equipment.published.load_full();
         let Some(pool) = snapshot.pool(&server.pool) else { return };
+        // Before it is said how many are open: another may be the primary now.
+        let deposed = self.primaries.look(pool);
         fail_open::look(&pool.pool);
         let (left, of) = (pool.pool.open_servers(), pool.pool.servers().count());
         match change {
@@ -449,6 +475,10 @@ impl Writer {
                 tracing::warn!(pool = %server.pool, server = %server.name, "server is down: {reason}; {left} of {of} are open");
                 self.end_connections(&server, pool.on_down, &snapshot).await;
             }
+        }
+        // One that went down is dealt with already.
+        if let Some(Deposed(old)) = deposed.filter(|Deposed(old)| !Arc::ptr_eq(old, &server)) {
+            self.end_connections(&old, pool.on_down, &snapshot).await;
         }
     }
 

@@ -198,6 +198,8 @@ impl Section {
                 "source",
                 "retries",
                 "on_down",
+                "role",
+                "failback",
                 "spill_below",
                 "fail_open",
                 "slow_start",

@@ -13,7 +13,7 @@ use crate::backend::Duty;
 use crate::balance::Policy;
 use crate::discovery::{Source, Terms};
 use crate::disk::Content;
-use crate::health::{Check, Outlier};
+use crate::health::{Check, Failback, Outlier};
 pub use crate::logging::{AccessLog, LogFormat, LogLevel};
 use crate::net::address::{BindAddr, Networks, ServerAddr};
 use crate::net::proxy_protocol::Version;
@@ -185,6 +185,8 @@ pub struct Pool {
     pub retries: u8,
     /// What happens to established connections of a server that goes down.
     pub on_down: OnDown,
+    /// How it has a primary that alone is given connections, if it has one.
+    pub primary: Option<PrimaryPool>,
     /// Which servers are asked first, when they are full, and who waits then.
     pub rules: Rules,
     /// How many requests each server may have at once.
@@ -195,6 +197,15 @@ pub struct Pool {
     pub tls: Option<Arc<ServerSettings>>,
     /// What is asked of it for requests.
     pub http: http::HttpPool,
+}
+
+/// How one of the servers of a pool is its primary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PrimaryPool {
+    /// Whether the check asks the servers which it is; else it is the first that is up.
+    pub by_roles: bool,
+    /// When one that only stands in hands back; where the check asks, the servers decide.
+    pub failback: Failback,
 }
 
 /// How long the servers of a pool may take for what.

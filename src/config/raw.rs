@@ -9,7 +9,7 @@ use super::raw_check::RawCheck;
 use super::raw_discover::RawDiscover;
 use super::raw_health::RawOutlier;
 use super::raw_http::{RawHttp, RawHttpPool, RawHttpTimeouts};
-use super::raw_rules::RawRules;
+use super::raw_rules::{RawPrimary, RawRules};
 use super::raw_tls::{RawPoolTls, RawProxyProtocol, RawSniRoute, RawTls};
 use super::read::{At, Either, Field, Fields, Named, Read};
 use crate::backend::Duty;
@@ -199,6 +199,7 @@ pub(super) struct RawPool<'t> {
     pub(super) source: Option<At<Vec<Option<At<&'t str>>>>>,
     pub(super) retries: Option<At<u8>>,
     pub(super) on_down: Option<At<OnDown>>,
+    pub(super) primary: RawPrimary<'t>,
     pub(super) rules: RawRules,
     pub(super) proxy_protocol: Option<At<Version>>,
     pub(super) tls: Option<RawPoolTls<'t>>,
@@ -228,6 +229,7 @@ impl<'t> Read<'t> for RawPool<'t> {
                 ("drain", OnDown::Drain),
                 ("reset", OnDown::Reset),
             ]),
+            primary: RawPrimary::read(fields),
             rules: RawRules::read(fields),
             proxy_protocol: fields.optional("proxy_protocol").word(&[("v1", Version::V1), ("v2", Version::V2)]),
             tls: fields.optional("tls").table(),

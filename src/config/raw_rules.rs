@@ -35,6 +35,32 @@ impl RawRules {
     }
 }
 
+/// Which servers of a pool are used at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RoleKind {
+    /// Any that is fit.
+    Any,
+    /// The primary.
+    Primary,
+}
+
+/// The keys of a pool that are about its primary.
+#[derive(Debug)]
+pub(super) struct RawPrimary<'t> {
+    pub(super) role: Option<At<RoleKind>>,
+    pub(super) failback: Option<At<&'t str>>,
+}
+
+impl<'t> RawPrimary<'t> {
+    /// Takes its keys from the table of a pool.
+    pub(super) fn read(fields: &mut Fields<'t, '_>) -> Self {
+        Self {
+            role: fields.optional("role").word(&[("any", RoleKind::Any), ("primary", RoleKind::Primary)]),
+            failback: fields.optional("failback").text(),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct RawQueue {
     pub(super) max: Option<At<usize>>,

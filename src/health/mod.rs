@@ -9,6 +9,7 @@ mod line;
 mod mysql;
 mod outlier;
 mod postgres;
+mod primary;
 mod probe;
 mod reach;
 mod script;
@@ -28,6 +29,7 @@ pub use checker::{Checker, Found};
 pub use grpc::GrpcProbe;
 pub use http::{HttpProbe, HttpVersion};
 pub use outlier::{Crowd, Outlier, Record, Verdict};
+pub use primary::{Candidate, Election, Failback, elect};
 pub use probe::{Account, Probe};
 pub use script::{Script, Step};
 pub use streak::{Change, Streak};
@@ -154,6 +156,12 @@ impl Check {
     #[must_use]
     pub fn starts_up(&self) -> bool {
         self.timing().is_none_or(|timing| timing.initial.is_up())
+    }
+
+    /// Whether it asks servers which of them is the primary.
+    #[must_use]
+    pub fn tells_roles(&self) -> bool {
+        self.active().is_some_and(|active| active.probe.tells_role())
     }
 
     /// Its word in the configuration and the API.

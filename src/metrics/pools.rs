@@ -21,12 +21,14 @@ pub struct PoolMetrics {
     name: Name,
     queue: AtomicUsize,
     fails_open: AtomicBool,
+    disputed: AtomicBool,
     waits: Box<[Waits]>,
 }
 
 impl PoolMetrics {
     pub(super) const fn new(name: Name, waits: Box<[Waits]>) -> Self {
-        Self { name, queue: AtomicUsize::new(0), fails_open: AtomicBool::new(false), waits }
+        let no = AtomicBool::new(false);
+        Self { name, queue: AtomicUsize::new(0), fails_open: no, disputed: AtomicBool::new(false), waits }
     }
 
     /// So many wait for a server that has room.
@@ -37,6 +39,11 @@ impl PoolMetrics {
     /// Whether so few servers are fit that nobody asks whether they are. Says whether that is news.
     pub fn set_fails_open(&self, fails_open: bool) -> bool {
         self.fails_open.swap(fails_open, Ordering::Relaxed) != fails_open
+    }
+
+    /// Whether more than one of its servers says that it is the primary.
+    pub fn set_disputed(&self, disputed: bool) {
+        self.disputed.store(disputed, Ordering::Relaxed);
     }
 
     /// Somebody waited for so long, with or without getting a server.
@@ -68,6 +75,12 @@ pub(super) fn add(all: &[Arc<PoolMetrics>], servers: &[Arc<ServerMetrics>], fami
         "Whether so few servers of the pool are fit that nobody asks whether they are.",
         MetricType::GAUGE,
         each(&|pool, labels| gauge(&labels, f64::from(u8::from(pool.fails_open.load(Ordering::Relaxed))))),
+    ));
+    families.push(family(
+        "portreeve_pool_primary_disputed",
+        "Whether more than one server of the pool says that it is the primary.",
+        MetricType::GAUGE,
+        each(&|pool, labels| gauge(&labels, f64::from(u8::from(pool.disputed.load(Ordering::Relaxed))))),
     ));
     families.push(family(
         "portreeve_pool_queue",

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 
 use crate::backend::{Duty, Server, State};
-use crate::config::model::{self, Model, OnDown};
+use crate::config::model::{self, Model, OnDown, PrimaryPool};
 use crate::health::Outlier;
 use crate::metrics::{Catalogue, ListenerMetrics};
 use crate::net::address::Networks;
@@ -81,6 +81,8 @@ pub struct PoolInEffect {
     pub pool: Pool,
     /// What happens to established connections of a server that goes down.
     pub on_down: OnDown,
+    /// How it has a primary that alone is given connections, if it has one.
+    pub primary: Option<PrimaryPool>,
     /// The version of the PROXY header that its servers are sent, if they are.
     pub announce: Option<Version>,
     /// What is asked of it for requests.
@@ -123,6 +125,7 @@ impl Snapshot {
                     sticky: pool.http.sticky.as_ref().map(|sticky| StickyInEffect::new(sticky, &in_effect)),
                     pool: in_effect,
                     on_down: pool.on_down,
+                    primary: pool.primary,
                     announce: pool.announce,
                     http: pool.http.clone(),
                     outlier: pool.outlier,
@@ -296,6 +299,7 @@ fn build_pool(pool: &model::Pool, before: Option<&PoolInEffect>, catalogue: &Cat
         source,
         retries,
         on_down: _,
+        primary: _,
         rules,
         max_requests,
         announce: _,
@@ -322,12 +326,12 @@ fn build_pool(pool: &model::Pool, before: Option<&PoolInEffect>, catalogue: &Cat
             let state = before.map_or_else(
                 || {
                     let state = State::counted(name.clone(), server_name.clone(), catalogue);
-                    if joins {
-                        state.warm_up();
-                    }
                     if !check.starts_up() {
                         // Before anybody can be sent there.
                         state.forget_health(false);
+                    }
+                    if joins {
+                        state.warm_up();
                     }
                     state
                 },

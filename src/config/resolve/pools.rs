@@ -9,7 +9,7 @@ use super::discover::{self, ByName};
 use super::files::Files;
 use super::{checks, health, http, rules, tls};
 use crate::backend::Duty;
-use crate::config::model::{Discover, Model, Pool, PoolTimeouts, Server};
+use crate::config::model::{Discover, Model, OnDown, Pool, PoolTimeouts, Server};
 use crate::config::problem::{Findings, Span, quoted};
 use crate::config::raw::{RawPool, RawPoolTimeouts, RawServer};
 use crate::config::raw_discover::RawList;
@@ -41,6 +41,7 @@ pub(super) fn resolve(
         source,
         retries,
         on_down,
+        primary,
         rules,
         proxy_protocol,
         tls,
@@ -69,6 +70,9 @@ pub(super) fn resolve(
     // Of servers that are yet to be found nobody knows the family.
     let known = servers.as_deref().filter(|_| discover.is_empty()).unwrap_or_default();
     let source = source.map(|source| resolve_source(source, known, findings));
+    let primary = rules::resolve_primary(primary, check.tells_roles(), findings);
+    // Whoever was the primary takes writes for as long as anybody is connected to it.
+    let default_on_down = if primary.is_some() { OnDown::Reset } else { OnDown::default() };
     let name = super::name(&name, "a name for a pool", findings);
     Some(Pool {
         name: name?,
@@ -80,7 +84,8 @@ pub(super) fn resolve(
         timeouts,
         source: source.unwrap_or_default(),
         retries: retries.map_or(Model::RETRIES, |At { value, .. }| value),
-        on_down: on_down.map(|At { value, .. }| value).unwrap_or_default(),
+        on_down: on_down.map_or(default_on_down, |At { value, .. }| value),
+        primary,
         rules,
         max_requests,
         announce: proxy_protocol.map(|At { value, .. }| value),

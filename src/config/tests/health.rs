@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::backend::Limits;
-use crate::health::{Active, Check, HttpProbe, HttpVersion, Initial, Outlier, Probe, Step, Timing};
+use crate::config::model::{OnDown, PrimaryPool};
+use crate::health::{Active, Check, Failback, HttpProbe, HttpVersion, Initial, Outlier, Probe, Step, Timing};
 use crate::units::Percent;
 use std::time::Duration;
 
@@ -103,10 +104,8 @@ fn what_every_kind_of_check_can_be_told_reaches_the_model() {
     let text = MINIMAL.replace("servers = [\"10.0.0.1:8080\"]", server);
     assert_ne!(text, MINIMAL);
     assert_eq!(model(&text).pools[0].servers[0].check_address.as_ref().unwrap().to_string(), "[::1]:81");
-    let said = self::said(&text.replace("[::1]:81", "localhost"));
+    let said = said(&text.replace("[::1]:81", "localhost"));
     assert!(said[0].contains("\"localhost\" is not the address where a server is checked"), "{said:?}");
-    let said = self::said(&text.replace("10.0.0.1:80", "api.internal:80"));
-    assert!(said[0].contains("they cannot be checked at one place"), "{said:?}");
 }
 
 #[test]
@@ -235,5 +234,27 @@ fn ejections_that_make_no_sense_are_told_where_they_stand() {
         ),
     ] {
         assert_eq!(said(&with(&format!("outlier = {{ {keys} }}"))), [expected], "{keys}");
+    }
+}
+
+#[test]
+fn a_pool_has_a_primary_if_it_says_so_and_fails_back_only_where_nobody_else_decides() {
+    let asks = "check = { type = \"mysql\", user = \"monitor\" }\n";
+    let of = |keys: &str| model(&with(keys)).pools.remove(0);
+    assert_eq!((of("").primary, of("role = \"any\"").on_down), (None, OnDown::Keep));
+    let by_roles = PrimaryPool { by_roles: true, failback: Failback::Never };
+    assert_eq!(of(&format!("{asks}role = \"primary\"")).primary, Some(by_roles));
+    let own = of("role = \"primary\"\nfailback = \"10s\"");
+    assert_eq!(own.primary.unwrap().failback, Failback::After(Duration::from_secs(10)));
+    assert_eq!(own.on_down, OnDown::Reset);
+    assert_eq!(of("role = \"primary\"\non_down = \"drain\"").on_down, OnDown::Drain);
+    for (keys, expected) in [
+        ("failback = \"10s\"", "`failback` means nothing without `role = \"primary\"`"),
+        (&*format!("{asks}role = \"primary\"\nfailback = \"10s\""), "`failback` means nothing where the check asks"),
+        ("role = \"primary\"\nfailback = \"soon\"", "\"soon\" is not a time to fail back after"),
+        ("role = \"leader\"", "`role` cannot be \"leader\""),
+    ] {
+        let said = said(&with(keys));
+        assert!(said.iter().any(|said| said.contains(expected)), "{keys}: {said:?}");
     }
 }
