@@ -19,7 +19,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use portreeve::backend::{Server, State};
-use portreeve::balance::Policy;
+use portreeve::balance::{Key, Policy};
 use portreeve::net::address::ServerAddr;
 use portreeve::pool::{Pool, Rules, Settings, Tried};
 use portreeve::units::{Name, Weight};
@@ -45,8 +45,7 @@ fn main() {
     for threads in [1, 2] {
         for policy in Policy::ALL {
             for situation in &SITUATIONS {
-                let [small, medium, large] =
-                    SIZES.map(|servers| measure(*policy, servers, situation, threads, batches));
+                let [small, medium, large] = SIZES.map(|servers| measure(policy, servers, situation, threads, batches));
                 println!(
                     "{threads:7}  {:11}  {}  {small:8.1} {medium:8.1} {large:8.1}   {:10.2}",
                     policy.label(),
@@ -58,13 +57,13 @@ fn main() {
     }
     println!("reload of 10000 servers of many weights, in ms:  build  take over  drop");
     for policy in Policy::ALL {
-        let [build, take_over, drop] = measure_reload(*policy);
+        let [build, take_over, drop] = measure_reload(policy);
         println!("         {:37} {build:8.2} {take_over:8.2} {drop:8.2}", policy.label());
     }
 }
 
 /// Nanoseconds a round.
-fn measure(policy: Policy, servers: usize, situation: &Situation, threads: usize, batches: usize) -> f64 {
+fn measure(policy: &Policy, servers: usize, situation: &Situation, threads: usize, batches: usize) -> f64 {
     const ROUNDS: u32 = 5_000;
     let pool = pool(policy, servers, |_| Some(Weight::ONE));
     pool.take_over();
@@ -73,13 +72,16 @@ fn measure(policy: Policy, servers: usize, situation: &Situation, threads: usize
     }
     let held = servers * situation.connections / threads;
     let together = Barrier::new(threads);
+    // As of clients from everywhere, each of which has to be hashed.
+    let key = || pool.key().map(|_| Key::of(&fastrand::u64(..).to_be_bytes()));
     let run = || {
-        let mut leases: VecDeque<_> = (0..held).map(|_| pool.pick(&Tried::new())).collect();
+        let mut leases: VecDeque<_> = (0..held).map(|_| pool.pick(&Tried::new(), key())).collect();
+        leases.iter().flatten().for_each(|picked| picked.server.state.answered(Duration::from_millis(1)));
         let mut batch = || {
             together.wait();
             let start = Instant::now();
             for _ in 0..ROUNDS {
-                leases.push_back(pool.pick(&Tried::new()));
+                leases.push_back(pool.pick(&Tried::new(), key()));
                 leases.pop_front();
             }
             start.elapsed()
@@ -95,7 +97,7 @@ fn measure(policy: Policy, servers: usize, situation: &Situation, threads: usize
 }
 
 /// Milliseconds to build a pool of 10 000 servers of many weights, to take over with it, and to drop it once another has.
-fn measure_reload(policy: Policy) -> [f64; 3] {
+fn measure_reload(policy: &Policy) -> [f64; 3] {
     let weight = |place: usize| Weight::new(u16::try_from(place * 7919 % 1000 + 1).ok()?);
     let time = |act: &mut dyn FnMut()| {
         let start = Instant::now();
@@ -114,7 +116,7 @@ fn measure_reload(policy: Policy) -> [f64; 3] {
 }
 
 /// A pool of servers nobody has seen yet.
-fn pool(balance: Policy, count: usize, weight: impl Fn(usize) -> Option<Weight>) -> Pool {
+fn pool(balance: &Policy, count: usize, weight: impl Fn(usize) -> Option<Weight>) -> Pool {
     let server = |place: usize| {
         let state = State::new(Name::new("pool"), Name::new(&place.to_string()));
         let address = ServerAddr::parse("127.0.0.1:1", Path::new("/")).ok()?;
@@ -123,9 +125,9 @@ fn pool(balance: Policy, count: usize, weight: impl Fn(usize) -> Option<Weight>)
     pool_of(balance, (0..count).filter_map(server).collect())
 }
 
-fn pool_of(balance: Policy, servers: Vec<Server>) -> Pool {
+fn pool_of(balance: &Policy, servers: Vec<Server>) -> Pool {
     let settings = Settings {
-        balance,
+        balance: balance.clone(),
         retries: 2,
         connect_timeout: Duration::from_secs(5),
         sources: Vec::new(),

@@ -44,7 +44,7 @@ fn main() {
     STEPS.iter().for_each(|step| print!(" {step:>21}"));
     println!(" {:>8} {:>8}", "total", "of goal");
     for policy in Policy::ALL {
-        measure_steps(*policy, reloads.min(9));
+        measure_steps(policy, reloads.min(9));
     }
     println!("\nthe longest round of a worker in µs, over {reloads} reloads");
     println!(
@@ -52,12 +52,12 @@ fn main() {
         "algorithm", "without reloads", "on its core", "with reloads", "on its core"
     );
     for policy in Policy::ALL {
-        measure_stalls(*policy, reloads);
+        measure_stalls(policy, reloads);
     }
 }
 
 /// A file whose every version differs a little: weights change from one to the next.
-fn text(policy: Policy, version: usize) -> String {
+fn text(policy: &Policy, version: usize) -> String {
     let mut text = "[listeners.web]\nbind = \"127.0.0.1:8080\"\npool = \"pool-0\"\n".to_owned();
     for pool in 0..POOLS {
         writeln!(text, "[pools.pool-{pool}]\nbalance = \"{}\"\nservers = [", policy.label()).unwrap();
@@ -100,7 +100,7 @@ fn reload(published: &Published, catalogue: &Catalogue, text: &str) -> Vec<Durat
     times
 }
 
-fn measure_steps(policy: Policy, rounds: usize) {
+fn measure_steps(policy: &Policy, rounds: usize) {
     let catalogue = Catalogue::new(2);
     let mut scratch = Vec::new();
     let first = load(&text(policy, 0));
@@ -142,7 +142,7 @@ struct Stall {
     busiest: Duration,
 }
 
-fn measure_stalls(policy: Policy, reloads: usize) {
+fn measure_stalls(policy: &Policy, reloads: usize) {
     let catalogue = Catalogue::new(2);
     let published = Published::from_pointee(Snapshot::build(load(&text(policy, 0)), None, &catalogue));
     published.load().take_over();
@@ -185,7 +185,7 @@ fn watched(published: &Published, work: impl FnOnce()) -> Stall {
             }
             let (start, started) = (Instant::now(), cpu());
             let snapshot = published.load_full();
-            let picked = snapshot.pool(name).and_then(|pool| pool.pool.pick(&Tried::new()));
+            let picked = snapshot.pool(name).and_then(|pool| pool.pool.pick(&Tried::new(), None));
             let lease = picked.map(|picked| picked.lease);
             drop(snapshot);
             drop(lease);

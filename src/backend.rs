@@ -7,6 +7,7 @@
 //! watching" on one thread and "start to watch, then read" on another cannot both miss each other, and a watcher that is
 //! told of a change sees it. (On x86-64 such loads and counted adds cost what weaker ones do.)
 
+mod latency;
 mod outlier;
 mod restraint;
 
@@ -21,6 +22,7 @@ use crate::metrics::{Catalogue, ServerMetrics, Vitals};
 use crate::net::address::ServerAddr;
 use crate::tls::ServerTls;
 use crate::units::{Name, Percent, Weight};
+pub use latency::Latency;
 use outlier::Conduct;
 pub use outlier::{Ejection, Excess, Jury, Limits, Outcome, Suspect};
 use restraint::Restraint;
@@ -68,6 +70,8 @@ struct Rest {
     failed: Notify,
     /// How requests went, and who hears of it.
     conduct: Conduct,
+    /// How long it takes to answer, for algorithms that go by it.
+    latency: Latency,
     /// The ejection for people, with until when and why; written by the jury alone.
     ejection: Mutex<Option<Ejection>>,
 }
@@ -131,6 +135,9 @@ pub trait Watcher: Send + Sync + std::fmt::Debug {
     ///
     /// The state is lent and not kept: a watcher that held its servers would be held by them in turn, for ever.
     fn changed(&self, place: usize, state: &State);
+
+    /// The server took so long to answer. As with changes, nobody may be kept waiting.
+    fn answered(&self, _state: &State, _took: std::time::Duration) {}
 }
 
 /// A watcher and the place it knows the server by.
@@ -155,6 +162,7 @@ impl State {
             failures: AtomicU32::new(0),
             failed: Notify::new(),
             conduct: Conduct::default(),
+            latency: Latency::default(),
             ejection: Mutex::new(None),
         };
         Arc::new(Self {

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backend::{Lease, Server};
-use crate::balance::{Open, Policy};
+use crate::balance::{Key, KeySource, Open, Policy};
 use crate::net::address::Endpoint;
 use crate::units::Name;
 
@@ -95,10 +95,10 @@ impl Pool {
         let occupancy = Occupancy::new(Arc::clone(&state), rules.max_connections);
         Self {
             state,
-            policy: balance,
             retries,
             connect_timeout,
-            levels: level::lay_out(balance, servers, &rules, &occupancy),
+            levels: level::lay_out(&balance, servers, &rules, &occupancy),
+            policy: balance,
             occupancy,
             wanted,
             rules,
@@ -124,8 +124,14 @@ impl Pool {
 
     /// How it chooses.
     #[must_use]
-    pub const fn policy(&self) -> Policy {
-        self.policy
+    pub const fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// What a pick has to be given the key of; nothing if it goes by no key.
+    #[must_use]
+    pub fn key(&self) -> Option<&KeySource> {
+        self.policy.hashing().map(|hashing| &hashing.key)
     }
 
     /// Which servers it asks first, when they are full, and who waits then.
@@ -174,15 +180,16 @@ impl Pool {
         }
     }
 
-    /// Chooses a server that is open and was not tried, and counts a connection as its own; `None` when there is none.
+    /// Chooses a server that is open and was not tried, and counts a connection as its own; `None` when there is none. The
+    /// key is that of what [`Pool::key`] names; without one, an algorithm that goes by it takes any.
     #[must_use]
-    pub fn pick(&self, tried: &Tried) -> Option<Picked<'_>> {
+    pub fn pick(&self, tried: &Tried, key: Option<Key>) -> Option<Picked<'_>> {
         let _reserved = self.occupancy.reserve()?;
         let blind = self.fails_open();
         let open = open_except(tried, blind);
-        let first = if blind || self.rules.spill_below.get() == 0 { 0 } else { self.first_level() };
+        let first = if blind || self.rules.spill_below.get() == 0 { 0 } else { self.first_level(key) };
         let others = self.levels.iter().enumerate().filter(|(place, _)| *place != first).map(|(_, level)| level);
-        self.levels.get(first).into_iter().chain(others).find_map(|level| level.pick(open, blind, &self.rules))
+        self.levels.get(first).into_iter().chain(others).find_map(|level| level.pick(open, key, blind, &self.rules))
     }
 
     /// Chooses the server at this place of [`Pool::servers`] if it is open and was not tried, backup or not, and counts a
@@ -214,8 +221,8 @@ impl Pool {
     }
 
     /// The level that is asked first.
-    fn first_level(&self) -> usize {
-        level::first_level(&self.levels, self.rules.spill_below.get().into(), fastrand::u32(..))
+    fn first_level(&self, key: Option<Key>) -> usize {
+        level::first_level(&self.levels, self.rules.spill_below.get().into(), level::point(key))
     }
 
     fn open<'t>(&self, tried: &'t Tried) -> Open<'t> {

@@ -295,7 +295,7 @@ mod tests {
             let snapshot = self.published.load();
             let pool = &snapshot.pools().next().unwrap().pool;
             let mut picks: Vec<_> = (0..100)
-                .map(|_| pool.pick(&crate::pool::Tried::new()).map(|picked| picked.server.state.name.to_string()))
+                .map(|_| pool.pick(&crate::pool::Tried::new(), None).map(|picked| picked.server.state.name.to_string()))
                 .collect();
             picks.sort();
             picks.dedup();

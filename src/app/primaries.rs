@@ -196,7 +196,7 @@ mod tests {
     fn given(snapshot: &Snapshot) -> Option<String> {
         let pool = &snapshot.pools().next().unwrap().pool;
         let picks: Vec<_> =
-            (0..5).map(|_| pool.pick(&Tried::new()).map(|picked| picked.server.state.name.clone())).collect();
+            (0..5).map(|_| pool.pick(&Tried::new(), None).map(|picked| picked.server.state.name.clone())).collect();
         assert!(picks.iter().all(|pick| *pick == picks[0]), "{picks:?}");
         picks[0].as_ref().map(|name| name.as_str().rsplit(':').next().unwrap().to_owned())
     }

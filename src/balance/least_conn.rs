@@ -30,7 +30,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
 
-use super::{Balance, Open, load};
+use super::{Balance, Key, Open, load};
 use crate::backend::{Server, State, Watcher};
 use crate::units::Weight;
 
@@ -174,7 +174,7 @@ impl LeastConn {
 }
 
 impl Balance for LeastConn {
-    fn pick(&self, members: &[Server], open: Open<'_>) -> Option<usize> {
+    fn pick(&self, members: &[Server], open: Open<'_>, _key: Option<Key>) -> Option<usize> {
         let place = self.ranked(members, open).or_else(|| self.scan(members, open))? as usize;
         // No replay: the caller counts the connection next, and the server tells of that even if it turns out full.
         self.leaves.get(place)?.picked.store(self.clock.fetch_add(1, Ordering::Relaxed), Ordering::SeqCst);
@@ -278,7 +278,7 @@ mod tests {
         let busy: Vec<_> = members[5..].iter().map(|server| server.acquire().unwrap()).collect();
         let mut tried = Tried::new();
         let mut picks: Vec<_> = std::iter::repeat_with(|| {
-            let place = balance.pick(&members, Open::except(&tried)).unwrap();
+            let place = balance.pick(&members, Open::except(&tried), None).unwrap();
             tried.add(&members[place].state);
             place
         })

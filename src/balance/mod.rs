@@ -7,20 +7,35 @@
 //! A new algorithm is a new file here, a variant of [`Policy`] and an arm in [`Policy::build`] and [`Policy::label`].
 
 mod alias;
+mod hashed;
+mod key;
 mod least_conn;
+mod maglev;
 mod p2c;
+mod peak_ewma;
 mod random;
+mod ring_hash;
 mod round_robin;
+mod source_hash;
+mod spread;
 #[cfg(test)]
 mod testing;
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::backend::{Server, State, Watcher};
 
-/// The balancing algorithm of a pool.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub use self::hashed::Hashing;
+pub use self::key::{Key, KeySource};
+pub use self::maglev::TableSize;
+pub use self::spread::LoadFactor;
+
+use self::hashed::Hashed;
+
+/// The balancing algorithm of a pool, and its settings.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Policy {
     /// Each in turn, in proportion to the weights, never in bursts.
     #[default]
@@ -31,42 +46,101 @@ pub enum Policy {
     Random,
     /// Of two drawn at random the one with fewer connections for its weight.
     P2c,
+    /// Of two drawn at random the one that would answer sooner.
+    PeakEwma {
+        /// How long it takes to forget how long a server took, to a 1/e of it.
+        decay: Duration,
+    },
+    /// By a key, in proportion to the weights.
+    SourceHash(Hashing),
+    /// By a key, so that few keys move when servers come and go.
+    Maglev {
+        /// What it goes by.
+        hashing: Hashing,
+        /// How many slots there are.
+        table_size: TableSize,
+    },
+    /// By a key, so that only those keys move that have to when servers come and go.
+    RingHash(Hashing),
 }
 
 impl Policy {
-    /// Every algorithm.
-    pub const ALL: &'static [Self] = &[Self::RoundRobin, Self::LeastConn, Self::Random, Self::P2c];
+    /// Every algorithm, with its default settings.
+    pub const ALL: &'static [Self] = &[
+        Self::RoundRobin,
+        Self::LeastConn,
+        Self::Random,
+        Self::P2c,
+        Self::PeakEwma { decay: peak_ewma::PeakEwma::DECAY },
+        Self::SourceHash(Hashing::DEFAULT),
+        Self::Maglev { hashing: Hashing::DEFAULT, table_size: TableSize::DEFAULT },
+        Self::RingHash(Hashing::DEFAULT),
+    ];
 
     /// Its word in the configuration and the API.
     #[must_use]
-    pub const fn label(self) -> &'static str {
+    pub const fn label(&self) -> &'static str {
         match self {
             Self::RoundRobin => "round_robin",
             Self::LeastConn => "least_conn",
             Self::Random => "random",
             Self::P2c => "p2c",
+            Self::PeakEwma { .. } => "peak_ewma",
+            Self::SourceHash(_) => "source_hash",
+            Self::Maglev { .. } => "maglev",
+            Self::RingHash(_) => "ring_hash",
+        }
+    }
+
+    /// What it goes by, if it is one that hashes.
+    #[must_use]
+    pub const fn hashing(&self) -> Option<&Hashing> {
+        match self {
+            Self::RoundRobin | Self::LeastConn | Self::Random | Self::P2c | Self::PeakEwma { .. } => None,
+            Self::SourceHash(hashing) | Self::Maglev { hashing, .. } | Self::RingHash(hashing) => Some(hashing),
+        }
+    }
+
+    /// Whether it keeps a ranking, which knows those alone that are open.
+    #[must_use]
+    pub const fn ranks(&self) -> bool {
+        match self {
+            Self::LeastConn => true,
+            Self::RoundRobin | Self::Random | Self::P2c | Self::PeakEwma { .. } => false,
+            Self::SourceHash(_) | Self::Maglev { .. } | Self::RingHash(_) => false,
         }
     }
 
     /// The algorithm, ready to choose among `members`. Their states are read but not touched: what is built may be
     /// thrown away.
     #[must_use]
-    pub fn build(self, members: &[Server]) -> Arc<dyn Balance> {
+    pub fn build(&self, members: &[Server]) -> Arc<dyn Balance> {
         match self {
             Self::RoundRobin => Arc::new(round_robin::RoundRobin::new(members)),
             Self::LeastConn => Arc::new(least_conn::LeastConn::new(members)),
             Self::Random => Arc::new(random::Random::new(members)),
             Self::P2c => Arc::new(p2c::P2c::new(members)),
+            Self::PeakEwma { decay } => Arc::new(peak_ewma::PeakEwma::new(members, *decay)),
+            Self::SourceHash(Hashing { load_factor, key: _ }) => {
+                Arc::new(Hashed::new(source_hash::Line::new(members), *load_factor, members))
+            }
+            Self::Maglev { hashing: Hashing { load_factor, key: _ }, table_size } => {
+                Arc::new(Hashed::new(maglev::Maglev::new(members, *table_size), *load_factor, members))
+            }
+            Self::RingHash(Hashing { load_factor, key: _ }) => {
+                Arc::new(Hashed::new(ring_hash::Ring::new(members), *load_factor, members))
+            }
         }
     }
 }
 
 /// Chooses among the members it was built for.
 pub trait Balance: Debug + Send + Sync {
-    /// The place of a member that is open, or `None` when none is. `members` are those it was built for, in that order.
+    /// The place of a member that is open, or `None` when none is. `members` are those it was built for, in that order;
+    /// `key` is for algorithms that hash, and where they are given none, any will do.
     ///
     /// The caller counts the connection next ([`Server::acquire`]), which tells the watcher, if there is one.
-    fn pick(&self, members: &[Server], open: Open<'_>) -> Option<usize>;
+    fn pick(&self, members: &[Server], open: Open<'_>, key: Option<Key>) -> Option<usize>;
 
     /// Who wants to hear of changes of the members, by their places, for as long as the pool is in use.
     fn watcher(self: Arc<Self>) -> Option<Arc<dyn Watcher>> {
@@ -173,8 +247,8 @@ const ATTEMPTS: usize = 64;
 
 /// The last resort where hardly any member is open: looks at them all, twice, and lets `ticket` decide among those that are
 /// open. Over consecutive (or random) tickets their shares are exactly their weights, though not interleaved.
-fn last_resort(members: &[Server], open: Open<'_>, ticket: u64) -> Option<usize> {
-    let candidates = || members.iter().enumerate().filter(|(_, server)| open.has(server));
+fn last_resort(members: &[Server], is_open: impl Fn(&Server) -> bool, ticket: u64) -> Option<usize> {
+    let candidates = || members.iter().enumerate().filter(|(_, server)| is_open(server));
     let total: u64 = candidates().map(|(_, server)| u64::from(server.weight.get())).sum();
     let mut left = ticket.checked_rem(total)?;
     let mut last = None;
@@ -222,7 +296,7 @@ mod tests {
             let members = weighted(&[0, 1, 0]);
             assert_eq!(counts(&*policy.build(&members), &members, 100), [0, 100, 0]);
             let members = weighted(&[0, 0]);
-            assert_eq!(policy.build(&members).pick(&members, Open::except(&Tried::new())), None);
+            assert_eq!(policy.build(&members).pick(&members, Open::except(&Tried::new()), None), None);
         }
     }
 

@@ -4,7 +4,7 @@
 //! proportions. Where so few are open that drawing keeps missing, they are counted out instead.
 
 use super::alias::Alias;
-use super::{ATTEMPTS, Balance, Open, last_resort};
+use super::{ATTEMPTS, Balance, Key, Open, last_resort};
 use crate::backend::Server;
 
 /// The algorithm.
@@ -20,8 +20,9 @@ impl Random {
 }
 
 impl Balance for Random {
-    fn pick(&self, members: &[Server], open: Open<'_>) -> Option<usize> {
-        draw_open(&self.table, members, open).or_else(|| last_resort(members, open, fastrand::u64(..)))
+    fn pick(&self, members: &[Server], open: Open<'_>, _key: Option<Key>) -> Option<usize> {
+        draw_open(&self.table, members, open)
+            .or_else(|| last_resort(members, |server| open.has(server), fastrand::u64(..)))
     }
 }
 
@@ -61,6 +62,6 @@ mod tests {
         let members = equal(10_000);
         members.iter().for_each(|server| server.state.set_healthy(false));
         members[1234].state.set_healthy(true);
-        assert_eq!(Random::new(&members).pick(&members, Open::except(&super::super::Tried::new())), Some(1234));
+        assert_eq!(Random::new(&members).pick(&members, Open::except(&super::super::Tried::new()), None), Some(1234));
     }
 }

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
 
-use super::{ATTEMPTS, Balance, Open, last_resort};
+use super::{ATTEMPTS, Balance, Key, Open, last_resort};
 use crate::backend::Server;
 
 /// The most turns in a rotation, for 1 MiB of memory. Weights that add up to more, after division by what they have in
@@ -43,7 +43,7 @@ impl RoundRobin {
 }
 
 impl Balance for RoundRobin {
-    fn pick(&self, members: &[Server], open: Open<'_>) -> Option<usize> {
+    fn pick(&self, members: &[Server], open: Open<'_>, _key: Option<Key>) -> Option<usize> {
         for _ in 0..ATTEMPTS {
             let turn = self.tick.fetch_add(1, Ordering::Relaxed).checked_rem(self.turns.len() as u64)?;
             let place = *self.turns.get(turn as usize)? as usize;
@@ -51,7 +51,7 @@ impl Balance for RoundRobin {
                 return Some(place);
             }
         }
-        last_resort(members, open, self.rest.fetch_add(1, Ordering::Relaxed))
+        last_resort(members, |server| open.has(server), self.rest.fetch_add(1, Ordering::Relaxed))
     }
 }
 
@@ -219,7 +219,7 @@ mod tests {
         let members = equal(3);
         let balance = RoundRobin::new(&members);
         members.iter().for_each(|server| server.state.set_healthy(false));
-        assert_eq!(balance.pick(&members, Open::except(&Tried::new())), None);
-        assert_eq!(RoundRobin::new(&[]).pick(&[], Open::except(&Tried::new())), None);
+        assert_eq!(balance.pick(&members, Open::except(&Tried::new()), None), None);
+        assert_eq!(RoundRobin::new(&[]).pick(&[], Open::except(&Tried::new()), None), None);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Balance, Open, Tried};
+use super::{Balance, Key, Open, Tried};
 use crate::backend::{Lease, Server, State};
 use crate::net::address::ServerAddr;
 use crate::units::{Name, Weight};
@@ -12,7 +12,8 @@ pub(crate) fn weighted(weights: &[u16]) -> Vec<Server> {
     let server = |(place, weight): (usize, &u16)| {
         let state = State::new(Name::new("pool"), Name::new(&place.to_string()));
         let address = ServerAddr::parse("127.0.0.1:1", Path::new("/")).unwrap();
-        Server { weight: Weight::new(*weight).unwrap(), ..Server::new(state, address) }
+        let weight = Weight::new(*weight).unwrap();
+        Server { weight, full_weight: weight, ..Server::new(state, address) }
     };
     weights.iter().enumerate().map(server).collect()
 }
@@ -26,13 +27,18 @@ pub(crate) fn equal(count: usize) -> Vec<Server> {
 pub(crate) fn counts(balance: &dyn Balance, members: &[Server], picks: usize) -> Vec<usize> {
     let mut counts = vec![0; members.len()];
     for _ in 0..picks {
-        counts[balance.pick(members, Open::except(&Tried::new())).unwrap()] += 1;
+        counts[balance.pick(members, Open::except(&Tried::new()), None).unwrap()] += 1;
     }
     counts
 }
 
 /// Picks and keeps.
 pub(crate) fn take(balance: &dyn Balance, members: &[Server]) -> Option<(usize, Lease)> {
-    let place = balance.pick(members, Open::except(&Tried::new()))?;
+    let place = balance.pick(members, Open::except(&Tried::new()), None)?;
     Some((place, members[place].acquire()?))
+}
+
+/// So many different keys, the same each time.
+pub(crate) fn keys(count: u32) -> impl Iterator<Item = Key> {
+    (0..count).map(|number| Key::of(&number.to_be_bytes()))
 }

@@ -214,7 +214,7 @@ impl Section {
                 "retry_budget",
                 "sticky",
             ],
-            Self::Balance => &["algorithm"],
+            Self::Balance => &["algorithm", "key", "load_factor", "table_size", "decay"],
             Self::Server => &[
                 "name",
                 "address",

@@ -11,6 +11,7 @@ mod limits;
 pub mod model;
 mod problem;
 mod raw;
+mod raw_balance;
 mod raw_check;
 mod raw_discover;
 mod raw_health;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::keys::Section;
 use super::model::{LogFormat, LogLevel, Model, OnDown, Server};
+use super::raw_balance::RawBalance;
 use super::raw_check::RawCheck;
 use super::raw_discover::RawDiscover;
 use super::raw_health::RawOutlier;
@@ -13,7 +14,6 @@ use super::raw_rules::{RawPrimary, RawRules};
 use super::raw_tls::{RawPoolTls, RawProxyProtocol, RawSniRoute, RawTls};
 use super::read::{At, Either, Field, Fields, Named, Read};
 use crate::backend::Duty;
-use crate::balance::Policy;
 use crate::net::proxy_protocol::Version;
 use crate::units::Weight;
 
@@ -190,7 +190,7 @@ impl<'t> Read<'t> for RawListenerTimeouts {
 
 #[derive(Debug)]
 pub(super) struct RawPool<'t> {
-    pub(super) balance: Option<At<Policy>>,
+    pub(super) balance: Option<RawBalance<'t>>,
     pub(super) servers: Option<At<Vec<Option<RawServer<'t>>>>>,
     pub(super) discover: Option<RawDiscover<'t>>,
     pub(super) check: Option<RawCheck<'t>>,
@@ -236,34 +236,6 @@ impl<'t> Read<'t> for RawPool<'t> {
             http: RawHttpPool::read(fields),
         }
     }
-}
-
-#[derive(Debug)]
-struct RawBalance {
-    algorithm: Option<At<Policy>>,
-}
-
-impl RawBalance {
-    /// `balance` is the word for an algorithm, or a table with room for its settings.
-    fn either(field: Field<'_, '_>) -> Option<At<Policy>> {
-        match field.table_or::<Self, _>(policy)? {
-            Either::Table(Self { algorithm }) => algorithm,
-            Either::Short(policy) => Some(policy),
-        }
-    }
-}
-
-impl<'t> Read<'t> for RawBalance {
-    const SECTION: Section = Section::Balance;
-
-    fn read(fields: &mut Fields<'t, '_>) -> Self {
-        Self { algorithm: policy(fields.required("algorithm")) }
-    }
-}
-
-fn policy(field: Field<'_, '_>) -> Option<At<Policy>> {
-    let words: Vec<_> = Policy::ALL.iter().map(|policy| (policy.label(), *policy)).collect();
-    field.word(&words)
 }
 
 #[derive(Debug)]

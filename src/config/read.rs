@@ -247,6 +247,28 @@ impl<'t> Field<'t, '_> {
         }
     }
 
+    /// A number, with a fraction or without, as `read` takes it; nothing where it is said to be off.
+    pub(super) fn number_or_off<T>(self, expected: &str, read: impl Fn(f64) -> Option<T>) -> Option<At<Option<T>>> {
+        let (value, span) = self.present()?;
+        let (number, written) = match value {
+            DeValue::String(text) if text.as_ref() == "off" => return Some(At { value: None, span }),
+            DeValue::Integer(number) => (i64::from_str_radix(number.as_str(), number.radix()).ok(), decimal(number)),
+            DeValue::Float(number) => (None, number.as_str().to_owned()),
+            DeValue::String(_) | DeValue::Boolean(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => {
+                return self.refuse(expected);
+            }
+        };
+        let number = number.map(|number| number as f64).or_else(|| written.parse().ok());
+        match number.and_then(read) {
+            Some(value) => Some(At { value: Some(value), span }),
+            None => {
+                let message = format!("{} cannot be {written}", self.subject());
+                self.findings.error(span, &message).expected(expected);
+                None
+            }
+        }
+    }
+
     /// One of a list of words.
     pub(super) fn word<T: Copy>(self, words: &[(&'static str, T)]) -> Option<At<T>> {
         let listed = || words.iter().map(|(word, _)| *word);

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::queue::PoolState;
 use crate::backend::{Server, State, Watcher};
@@ -106,6 +107,12 @@ impl Census {
 }
 
 impl Watcher for Census {
+    fn answered(&self, state: &State, took: Duration) {
+        if let Some(ranking) = &self.ranking {
+            ranking.answered(state, took);
+        }
+    }
+
     fn changed(&self, place: usize, state: &State) {
         // First, so that whoever is called finds it ranked and counted.
         if let Some(ranking) = &self.ranking {

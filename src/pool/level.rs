@@ -8,7 +8,7 @@ use super::census::{Census, Fit, Occupancy};
 use super::rules::Rules;
 use super::warming;
 use crate::backend::{Server, Watcher, Watching};
-use crate::balance::{Balance, Open, Policy, Tried};
+use crate::balance::{Balance, Key, Open, Policy, Tried};
 
 /// How often a pick is repeated because the server it chose was filled up by another worker in between.
 const RACES: usize = 64;
@@ -40,7 +40,7 @@ pub(super) struct Group {
 }
 
 /// The levels of a pool, the first first. Whether any rule has to know how many servers are fit is decided here.
-pub(super) fn lay_out(policy: Policy, servers: Vec<Server>, rules: &Rules, occupancy: &Arc<Occupancy>) -> Vec<Level> {
+pub(super) fn lay_out(policy: &Policy, servers: Vec<Server>, rules: &Rules, occupancy: &Arc<Occupancy>) -> Vec<Level> {
     let may_be_full = |server: &Server| server.max_connections != u32::MAX;
     let limited = rules.max_connections != Rules::UNLIMITED || rules.max_pending != Rules::UNLIMITED;
     let queues = rules.queue.max > 0 && (limited || servers.iter().any(may_be_full));
@@ -85,20 +85,25 @@ impl Level {
     }
 
     /// Chooses among its servers. `blind` says that nobody asks who is fit.
-    pub(super) fn pick(&self, open: Open<'_>, blind: bool, rules: &Rules) -> Option<Picked<'_>> {
+    pub(super) fn pick(&self, open: Open<'_>, key: Option<Key>, blind: bool, rules: &Rules) -> Option<Picked<'_>> {
         match self.groups.as_slice() {
-            [local, others] if !self.prefers_local(local, others, blind) => {
-                others.pick(open, blind, rules).or_else(|| local.pick(open, blind, rules))
+            [local, others] if !self.prefers_local(local, others, key, blind) => {
+                others.pick(open, key, blind, rules).or_else(|| local.pick(open, key, blind, rules))
             }
-            groups => groups.iter().find_map(|group| group.pick(open, blind, rules)),
+            groups => groups.iter().find_map(|group| group.pick(open, key, blind, rules)),
         }
     }
 
-    fn prefers_local(&self, local: &Group, others: &Group, blind: bool) -> bool {
+    fn prefers_local(&self, local: &Group, others: &Group, key: Option<Key>, blind: bool) -> bool {
         let weigh = |group: &Group| if blind { group.full_weight } else { group.fit().weight };
         let (local, others) = (weigh(local), weigh(others));
-        u64::from(fastrand::u32(..)) < local_share(local, local + others, self.zones)
+        u64::from(point(key)) < local_share(local, local + others, self.zones)
     }
+}
+
+/// A point out of 32 bits to decide by among levels and zones: at random, or always the same one for a key.
+pub(super) fn point(key: Option<Key>) -> u32 {
+    key.map_or_else(|| fastrand::u32(..), Key::point)
 }
 
 /// The share of our traffic that servers of our zone get, of [`ALL`]: all of it while they are as large a part of the level
@@ -134,12 +139,12 @@ pub(super) fn first_level(levels: &[Level], spill_below: u64, point: u32) -> usi
 const MOST_LEVELS: usize = 11;
 
 impl Group {
-    fn new(policy: Policy, members: Vec<Server>, blind: bool, census: Option<&Arc<Occupancy>>) -> Self {
+    fn new(policy: &Policy, members: Vec<Server>, blind: bool, census: Option<&Arc<Occupancy>>) -> Self {
         let balance = policy.build(&members);
         let ranking = Arc::clone(&balance).watcher();
         let census = census.map(|occupancy| Arc::new(Census::new(&members, ranking.clone(), occupancy)));
         Self {
-            blind: (blind && ranking.is_some()).then(|| Policy::P2c.build(&members)),
+            blind: (blind && policy.ranks()).then(|| Policy::P2c.build(&members)),
             full_weight: members.iter().map(|server| u64::from(server.full_weight.get())).sum(),
             members: members.into_boxed_slice(),
             balance,
@@ -151,12 +156,12 @@ impl Group {
         self.census.as_ref().map(|census| census.fit()).unwrap_or_default()
     }
 
-    fn pick(&self, open: Open<'_>, blind: bool, rules: &Rules) -> Option<Picked<'_>> {
+    fn pick(&self, open: Open<'_>, key: Option<Key>, blind: bool, rules: &Rules) -> Option<Picked<'_>> {
         let balance = self.blind.as_ref().filter(|_| blind).unwrap_or(&self.balance);
         for _ in 0..RACES {
-            let server = self.members.get(balance.pick(&self.members, open)?)?;
+            let server = self.members.get(balance.pick(&self.members, open, key)?)?;
             if server.state.is_restrained() || rules.max_pending != Rules::UNLIMITED {
-                return self.pick_with_care(&**balance, open, server, rules);
+                return self.pick_with_care(&**balance, open, key, server, rules);
             }
             // One that was filled up in between counts as closed from here on, so that the next round finds another.
             if let Some(lease) = server.acquire() {
@@ -171,6 +176,7 @@ impl Group {
         &'g self,
         balance: &dyn Balance,
         open: Open<'_>,
+        key: Option<Key>,
         chosen: &'g Server,
         rules: &Rules,
     ) -> Option<Picked<'g>> {
@@ -188,7 +194,7 @@ impl Group {
                 }
             }
             without.add(&server.state);
-            let place = balance.pick(&self.members, open.but(&without));
+            let place = balance.pick(&self.members, open.but(&without), key);
             next = place.and_then(|place| self.members.get(place));
         }
         // Nobody else is there to take it.

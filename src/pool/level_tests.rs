@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 fn shares(pool: &Pool, picks: usize) -> BTreeMap<String, usize> {
     let mut shares = BTreeMap::new();
     for _ in 0..picks {
-        let picked = pool.pick(&Tried::new()).unwrap();
+        let picked = pool.pick(&Tried::new(), None).unwrap();
         *shares.entry(picked.server.state.name.to_string()).or_default() += 1;
     }
     shares
@@ -43,7 +43,7 @@ fn without_spilling_a_level_is_asked_when_nobody_before_it_is_open() {
     for policy in Policy::ALL {
         let servers = levels(&["0a", "0b", "3a", "7a"]);
         let servers: Vec<_> = servers.into_iter().chain([Server { backup: true, ..server("spare") }]).collect();
-        let pool = ruled(*policy, Rules::default(), &servers);
+        let pool = ruled(policy.clone(), Rules::default(), &servers);
         for (place, next) in [(0, "0b"), (1, "3a"), (2, "7a"), (3, "spare")] {
             servers[place].state.set_healthy(false);
             assert_eq!(shares(&pool, 10), BTreeMap::from([(next.to_owned(), 10)]), "{policy:?}");
@@ -56,7 +56,7 @@ fn a_level_of_which_too_little_is_fit_carries_what_it_can_and_passes_the_rest_on
     fastrand::seed(11);
     for policy in Policy::ALL {
         let servers = levels(&["0a", "0b", "0c", "0d", "1a"]);
-        let pool = ruled(*policy, Rules { spill_below: percent(80), ..Rules::default() }, &servers);
+        let pool = ruled(policy.clone(), Rules { spill_below: percent(80), ..Rules::default() }, &servers);
         assert_share(&shares(&pool, 10_000), "1a", 0.0);
         servers[0].state.set_healthy(false);
         // Three of four are 75 of the 80 that it takes to carry all.
@@ -112,7 +112,7 @@ fn in_zone(shares: &BTreeMap<String, usize>, zone: &str) -> f64 {
 fn servers_of_our_zone_get_all_while_they_are_as_many_as_those_of_any_zone() {
     fastrand::seed(14);
     for policy in Policy::ALL {
-        let (pool, servers) = zoned(*policy, 4, &[("b", 4), ("c", 4)]);
+        let (pool, servers) = zoned(policy.clone(), 4, &[("b", 4), ("c", 4)]);
         assert!((in_zone(&shares(&pool, 1_000), "a") - 100.0).abs() < f64::EPSILON, "{policy:?}");
         // Two of ten are left, and their zone has a third of the instances.
         servers[..2].iter().for_each(|server| server.state.set_healthy(false));
@@ -122,6 +122,21 @@ fn servers_of_our_zone_get_all_while_they_are_as_many_as_those_of_any_zone() {
         servers[4..].iter().for_each(|server| server.state.set_healthy(false));
         servers[0].state.set_healthy(true);
         assert_eq!(shares(&pool, 100)["a0"], 100, "{policy:?}");
+    }
+}
+
+#[test]
+fn a_key_stays_in_its_zone_where_servers_of_ours_get_but_a_part() {
+    for policy in Policy::ALL.iter().filter(|policy| policy.hashing().is_some()) {
+        let (pool, _) = zoned(policy.clone(), 2, &[("b", 4), ("c", 4)]);
+        let go = |key: u32| {
+            let picked = pool.pick(&Tried::new(), Some(Key::of(&key.to_be_bytes()))).unwrap();
+            picked.server.state.name.clone()
+        };
+        let first: Vec<_> = (0..1_000).map(go).collect();
+        assert_eq!((0..1_000).map(go).collect::<Vec<_>>(), first, "{policy:?}");
+        let local = first.iter().filter(|name| name.as_str().starts_with('a')).count();
+        assert!(local.abs_diff(600) < 60, "{policy:?}: {local}");
     }
 }
 
@@ -137,14 +152,14 @@ fn with_too_few_fit_all_are_used_but_those_whom_the_operator_keeps_out_or_who_ar
         let mut servers = levels(&["a", "b", "c", "d", "e"]);
         servers[3].weight = Weight::NONE;
         servers[4].max_connections = 1;
-        let pool = ruled(*policy, Rules { fail_open: percent(50), ..Rules::default() }, &servers);
+        let pool = ruled(policy.clone(), Rules { fail_open: percent(50), ..Rules::default() }, &servers);
         servers[..2].iter().for_each(|server| server.state.set_healthy(false));
         assert!(!pool.fails_open(), "two of four are half");
         assert!(shares(&pool, 100).keys().eq(["c", "e"]), "{policy:?}");
         servers[2].state.set_healthy(false);
         assert!(pool.fails_open());
         let held = loop {
-            let picked = pool.pick(&Tried::new()).unwrap();
+            let picked = pool.pick(&Tried::new(), None).unwrap();
             if picked.server.state.name.as_str() == "e" {
                 break picked;
             }
@@ -152,7 +167,7 @@ fn with_too_few_fit_all_are_used_but_those_whom_the_operator_keeps_out_or_who_ar
         assert!(shares(&pool, 200).keys().eq(["a", "b", "c"]), "{policy:?}");
         let mut tried = Tried::new();
         servers[..2].iter().for_each(|server| tried.add(&server.state));
-        assert_eq!(pool.pick(&tried).unwrap().server.state.name.as_str(), "c");
+        assert_eq!(pool.pick(&tried, None).unwrap().server.state.name.as_str(), "c");
         drop(held);
         servers[2].state.set_healthy(true);
         assert!(!pool.fails_open() && shares(&pool, 100).keys().eq(["c", "e"]), "{policy:?}");
@@ -183,12 +198,12 @@ async fn connections_that_last_do_not_pile_up_at_a_server_that_is_warming() {
     fastrand::seed(16);
     for policy in Policy::ALL {
         let servers = levels(&["a", "b", "c", "d"]);
-        let pool = ruled(*policy, Rules { slow_start: Duration::from_secs(10), ..Rules::default() }, &servers);
-        let mut held: Vec<_> = (0..400).map(|_| pool.pick(&Tried::new()).unwrap()).collect();
+        let pool = ruled(policy.clone(), Rules { slow_start: Duration::from_secs(10), ..Rules::default() }, &servers);
+        let mut held: Vec<_> = (0..400).map(|_| pool.pick(&Tried::new(), None).unwrap()).collect();
         held.retain(|picked| picked.server.state.name.as_str() != "a");
         servers[0].state.set_health(false, "seen");
         servers[0].state.set_health(true, "seen");
-        held.extend((0..200).map(|_| pool.pick(&Tried::new()).unwrap()));
+        held.extend((0..200).map(|_| pool.pick(&Tried::new(), None).unwrap()));
         // A tenth of what others have on average, which is 150 at the end.
         let active = servers[0].state.active();
         assert!((1..=15).contains(&active), "{policy:?}: {active}");
@@ -199,10 +214,10 @@ async fn connections_that_last_do_not_pile_up_at_a_server_that_is_warming() {
 fn a_server_that_is_warming_is_used_when_nobody_else_is_there() {
     for policy in Policy::ALL {
         let servers = levels(&["a", "b", "1z"]);
-        let pool = ruled(*policy, Rules { slow_start: Duration::from_secs(1000), ..Rules::default() }, &servers);
+        let pool = ruled(policy.clone(), Rules { slow_start: Duration::from_secs(1000), ..Rules::default() }, &servers);
         servers[0].state.set_health(false, "seen");
         servers[1].state.warm_up();
-        let held: Vec<_> = (0..50).map(|_| pool.pick(&Tried::new()).unwrap()).collect();
+        let held: Vec<_> = (0..50).map(|_| pool.pick(&Tried::new(), None).unwrap()).collect();
         assert!(held.iter().all(|picked| picked.server.state.name.as_str() == "b"), "{policy:?}");
     }
 }
@@ -222,11 +237,11 @@ fn a_server_gets_the_share_that_it_asks_for_and_nothing_when_that_is_none() {
 fn a_server_with_too_many_attempts_to_connect_under_way_is_passed_over() {
     for policy in Policy::ALL {
         let servers = levels(&["a", "b"]);
-        let pool = ruled(*policy, Rules { max_pending: 2, ..Rules::default() }, &servers);
+        let pool = ruled(policy.clone(), Rules { max_pending: 2, ..Rules::default() }, &servers);
         let mut connecting: Vec<_> = (0..2).map(|_| servers[0].state.connecting()).collect();
         assert_eq!(shares(&pool, 20)["b"], 20, "{policy:?}");
         let others = [servers[1].state.connecting(), servers[1].state.connecting()];
-        assert!(pool.pick(&Tried::new()).is_none() && pool.pick_this(0, &Tried::new()).is_none());
+        assert!(pool.pick(&Tried::new(), None).is_none() && pool.pick_this(0, &Tried::new()).is_none());
         assert!(pool.is_full(&Tried::new()));
         connecting.pop();
         assert_eq!(shares(&pool, 20)["a"], 20, "{policy:?}");
@@ -238,12 +253,12 @@ fn a_server_with_too_many_attempts_to_connect_under_way_is_passed_over() {
 fn a_pool_never_has_more_connections_than_its_limit() {
     for policy in Policy::ALL {
         let servers = levels(&["a", "b", "c"]);
-        let pool = ruled(*policy, Rules { max_connections: 5, ..Rules::default() }, &servers);
+        let pool = ruled(policy.clone(), Rules { max_connections: 5, ..Rules::default() }, &servers);
         std::thread::scope(|scope| {
             let worker = || {
                 let mut held = Vec::new();
                 for round in 0..2_000 {
-                    held.extend(pool.pick(&Tried::new()));
+                    held.extend(pool.pick(&Tried::new(), None));
                     held.extend(pool.pick_this(round % 3, &Tried::new()));
                     let active: u32 = servers.iter().map(|server| server.state.active()).sum();
                     assert!(active <= 5, "{policy:?}: {active}");
@@ -254,8 +269,8 @@ fn a_pool_never_has_more_connections_than_its_limit() {
             };
             (0..4).for_each(|_| drop(scope.spawn(worker)));
         });
-        let held: Vec<_> = (0..5).map(|_| pool.pick(&Tried::new()).unwrap()).collect();
-        assert!(pool.pick(&Tried::new()).is_none() && pool.is_full(&Tried::new()));
+        let held: Vec<_> = (0..5).map(|_| pool.pick(&Tried::new(), None).unwrap()).collect();
+        assert!(pool.pick(&Tried::new(), None).is_none() && pool.is_full(&Tried::new()));
         drop(held);
     }
 }
@@ -270,13 +285,13 @@ fn whoever_waits_is_called_when_a_connection_ends_a_server_comes_up_or_a_reload_
     let servers = [Server { max_connections: 1, ..server("a") }, server("b")];
     let pool = ruled(Policy::default(), Rules::default(), &servers);
     servers[1].state.set_healthy(false);
-    let held = pool.pick(&Tried::new()).unwrap();
-    assert!(pool.pick(&Tried::new()).is_none() && pool.is_full(&Tried::new()));
+    let held = pool.pick(&Tried::new(), None).unwrap();
+    assert!(pool.pick(&Tried::new(), None).is_none() && pool.is_full(&Tried::new()));
     let ticket = pool.state().join(10).unwrap();
     assert!(!is_called(&ticket));
     drop(held);
     assert!(is_called(&ticket));
-    let held = pool.pick(&Tried::new()).unwrap();
+    let held = pool.pick(&Tried::new(), None).unwrap();
     assert!(!is_called(&ticket), "a server that is full calls nobody");
     servers[1].state.set_healthy(true);
     assert!(is_called(&ticket));
@@ -341,7 +356,7 @@ proptest! {
                     let active: u32 = servers.iter().map(|s| s.state.active()).sum();
                     let possible = active < limit && servers.iter().any(eligible);
                     let states: Vec<_> = servers.iter().filter(|s| eligible(s)).map(|s| s.state.name.clone()).collect();
-                    match pool.pick(&tried) {
+                    match pool.pick(&tried, None) {
                         None => prop_assert!(!possible),
                         Some(picked) => {
                             prop_assert!(active < limit && states.contains(&picked.server.state.name));

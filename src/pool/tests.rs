@@ -34,15 +34,16 @@ fn name<'a>(picked: &'a Picked<'_>) -> &'a str {
 fn backup_servers_are_used_only_while_no_primary_is_open() {
     for policy in Policy::ALL {
         let servers = [server("a"), server("b"), Server { backup: true, ..server("spare") }];
-        let pool = pool(*policy, &servers);
-        let picks = || (0..20).map(|_| name(&pool.pick(&Tried::new()).unwrap()).to_owned()).collect::<BTreeSet<_>>();
+        let pool = pool(policy.clone(), &servers);
+        let picks =
+            || (0..20).map(|_| name(&pool.pick(&Tried::new(), None).unwrap()).to_owned()).collect::<BTreeSet<_>>();
         assert!(!picks().contains("spare"));
         servers[0].state.set_healthy(false);
         assert_eq!(picks(), BTreeSet::from(["b".to_owned()]));
         servers[1].state.set_healthy(false);
         assert_eq!(picks(), BTreeSet::from(["spare".to_owned()]));
         servers[2].state.set_healthy(false);
-        assert!(pool.pick(&Tried::new()).is_none());
+        assert!(pool.pick(&Tried::new(), None).is_none());
         servers[0].state.set_healthy(true);
         assert_eq!(picks(), BTreeSet::from(["a".to_owned()]));
         assert_eq!(pool.open_servers(), 1);
@@ -53,10 +54,10 @@ fn backup_servers_are_used_only_while_no_primary_is_open() {
 fn a_retry_goes_to_a_server_that_was_not_tried_until_all_were() {
     for policy in Policy::ALL {
         let servers = [server("a"), server("b"), server("c"), Server { backup: true, ..server("spare") }];
-        let pool = pool(*policy, &servers);
+        let pool = pool(policy.clone(), &servers);
         let mut tried = Tried::new();
         let mut order = Vec::new();
-        while let Some(picked) = pool.pick(&tried) {
+        while let Some(picked) = pool.pick(&tried, None) {
             order.push(name(&picked).to_owned());
             tried.add(&picked.server.state);
         }
@@ -70,12 +71,12 @@ fn a_retry_goes_to_a_server_that_was_not_tried_until_all_were() {
 fn no_server_ever_has_more_connections_than_its_limit() {
     for policy in Policy::ALL {
         let servers: Vec<_> = (0..5).map(|n| Server { max_connections: 3, ..server(&n.to_string()) }).collect();
-        let pool = pool(*policy, &servers);
+        let pool = pool(policy.clone(), &servers);
         thread::scope(|scope| {
             let worker = || {
                 let mut held = Vec::new();
                 for round in 0..2_000 {
-                    held.extend(pool.pick(&Tried::new()));
+                    held.extend(pool.pick(&Tried::new(), None));
                     assert!(servers.iter().all(|server| server.state.active() <= 3), "{policy:?}");
                     if round % 7 == 0 {
                         held.clear();
@@ -92,11 +93,11 @@ fn no_server_ever_has_more_connections_than_its_limit() {
 fn the_last_place_of_a_pool_is_given_away_once() {
     let servers = [Server { max_connections: 1, ..server("a") }];
     let pool = pool(Policy::default(), &servers);
-    let held = pool.pick(&Tried::new());
+    let held = pool.pick(&Tried::new(), None);
     assert!(held.is_some());
-    assert!(pool.pick(&Tried::new()).is_none());
+    assert!(pool.pick(&Tried::new(), None).is_none());
     drop(held);
-    assert!(pool.pick(&Tried::new()).is_some());
+    assert!(pool.pick(&Tried::new(), None).is_some());
 }
 
 #[test]
@@ -143,15 +144,15 @@ fn retries_keep_to_the_budget_of_the_pool_and_their_guards_outlive_it() {
 fn a_newer_pool_hears_of_connections_the_older_one_began() {
     let servers = [server("a"), server("b")];
     let old = pool(Policy::LeastConn, &servers);
-    let first = old.pick(&Tried::new()).unwrap();
+    let first = old.pick(&Tried::new(), None).unwrap();
     let new = pool(Policy::LeastConn, &servers);
-    let second = new.pick(&Tried::new()).unwrap();
+    let second = new.pick(&Tried::new(), None).unwrap();
     assert_ne!(name(&first), name(&second));
     let freed = name(&first).to_owned();
     drop(first);
     drop(old);
     for _ in 0..3 {
-        assert_eq!(name(&new.pick(&Tried::new()).unwrap()), freed);
+        assert_eq!(name(&new.pick(&Tried::new(), None).unwrap()), freed);
     }
 }
 
@@ -160,7 +161,7 @@ fn a_dropped_pool_leaves_nothing_behind_though_connections_go_on() {
     let servers = [server("a"), server("b")];
     let pool = pool(Policy::LeastConn, &servers);
     let ranking = Arc::downgrade(&pool.levels[0].groups()[0].balance);
-    let lease = pool.pick(&Tried::new()).unwrap().lease;
+    let lease = pool.pick(&Tried::new(), None).unwrap().lease;
     assert!(ranking.upgrade().is_some());
     drop(pool);
     assert!(ranking.upgrade().is_none());
@@ -231,14 +232,14 @@ proptest! {
                 Event::Health(at, up) => at.get(&servers).state.set_healthy(up),
                 Event::Release(at) if !leases.is_empty() => drop(leases.swap_remove(at.index(leases.len()))),
                 Event::Release(_) => {}
-                Event::Reload(at) => current = pool(*at.get(Policy::ALL), &servers),
+                Event::Reload(at) => current = pool(at.get(Policy::ALL).clone(), &servers),
                 Event::Pick(before) => {
                     let mut tried = Tried::new();
                     before.iter().for_each(|at| tried.add(&at.get(&servers).state));
                     let open = |server: &&Server| server.is_open() && !tried.has(&server.state);
                     let candidates: Vec<_> = servers.iter().filter(open).map(|s| s.state.name.clone()).collect();
                     let primary = servers.iter().filter(open).any(|server| !server.backup);
-                    match current.pick(&tried) {
+                    match current.pick(&tried, None) {
                         None => prop_assert!(candidates.is_empty()),
                         Some(Picked { server, lease }) => {
                             prop_assert!(candidates.contains(&server.state.name));

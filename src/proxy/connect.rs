@@ -10,9 +10,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::ends::ServerEnd;
 use super::intake::Arrived;
-use super::reasons;
 use super::record::{More, Record};
 use super::turn::Turn;
+use super::{key, reasons};
 use crate::backend::{Outcome, Server};
 use crate::ending::{Reason, TlsVersion};
 use crate::net::address::{ClientAddr, Endpoint};
@@ -81,6 +81,7 @@ pub(super) async fn reach(
         if reasons::is_servers_fault(*reason) {
             server.state.report_failure();
             server.state.report(Outcome::Failure);
+            server.state.left_unanswered(started.elapsed());
         }
     }
     reached
@@ -102,7 +103,8 @@ pub(super) async fn connect(
     let mut tried = Tried::new();
     let mut failure = None;
     loop {
-        let Some(Picked { server, lease }) = turn.pick(&tried, |pool| pool.pool.pick(&tried)) else {
+        let key = |pool| key::of_connection(pool, record.client(), record.server_name());
+        let Some(Picked { server, lease }) = turn.pick(&tried, |pool| pool.pool.pick(&tried, key(&pool.pool))) else {
             // Seldom, and nothing that every connection should have room for.
             let waited = Box::pin(async {
                 tokio::select! {

@@ -6,6 +6,7 @@ mod connection;
 mod ends;
 mod http;
 mod intake;
+mod key;
 mod live;
 mod reasons;
 mod record;

@@ -94,6 +94,11 @@ impl Record {
         self.client = client;
     }
 
+    /// The server name that was asked for, as far as is known.
+    pub(super) fn server_name(&self) -> Option<&str> {
+        self.more.as_deref()?.server_name.as_deref()
+    }
+
     /// What else is known of it.
     pub(super) fn more(&mut self) -> &mut More {
         self.more.get_or_insert_default()
@@ -141,6 +146,7 @@ impl Record {
     /// It is given to a server, which took so long to connect to.
     pub(super) fn connected(&mut self, lease: Lease, connecting: Duration) {
         lease.server().metrics().connected(self.desk.worker, connecting);
+        lease.server().answered(connecting);
         self.lease = Some(lease);
         self.connecting = connecting;
     }

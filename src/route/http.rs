@@ -228,7 +228,7 @@ impl Conditions {
 }
 
 /// The names and values of a query, as they were sent; a name without a value has an empty one.
-fn pairs(query: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+pub fn pairs(query: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     query.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()).map(|pair| {
         let equals = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
         let (name, value) = pair.split_at_checked(equals).unwrap_or((pair, &[]));

@@ -356,7 +356,7 @@ fn build_pool(pool: &model::Pool, before: Option<&PoolInEffect>, catalogue: &Cat
     let state =
         before.map_or_else(|| PoolState::counted(name.clone(), catalogue), |before| Arc::clone(before.pool.state()));
     let settings = Settings {
-        balance: *balance,
+        balance: balance.clone(),
         retries: *retries,
         connect_timeout: timeouts.connect,
         sources: source.clone(),

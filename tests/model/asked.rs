@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use fastrand::Rng;
-use portreeve::balance::Policy;
+use portreeve::balance::{Policy, TableSize};
 
 /// A whole configuration, as far as choosing a server goes.
 #[derive(Clone, Debug, PartialEq)]
@@ -169,7 +169,9 @@ impl Asked {
         let mut text = format!("[listeners.web]\nbind = \"127.0.0.1:9\"\npool = \"{}\"\n", self.pools[0].name);
         for pool in &self.pools {
             let AskedPool { name, balance, check, retries, max_connections, fail_open, queues, servers } = pool;
-            write!(text, "[pools.{name}]\nbalance = \"{}\"\nretries = {retries}\n", balance.label()).unwrap();
+            let settings = if matches!(balance, Policy::Maglev { .. }) { ", table_size = 251" } else { "" };
+            writeln!(text, "[pools.{name}]\nbalance = {{ algorithm = \"{}\"{settings} }}", balance.label()).unwrap();
+            writeln!(text, "retries = {retries}").unwrap();
             if *max_connections > 0 || random.bool() {
                 writeln!(text, "max_connections = {max_connections}").unwrap();
             }
@@ -230,7 +232,12 @@ fn any_share(random: &mut Rng) -> usize {
 }
 
 fn any_policy(random: &mut Rng) -> Policy {
-    Policy::ALL[random.usize(..Policy::ALL.len())]
+    let mut policy = Policy::ALL[random.usize(..Policy::ALL.len())].clone();
+    if let Policy::Maglev { table_size, .. } = &mut policy {
+        // One of the usual size takes too long to lay out thousands of times.
+        *table_size = TableSize::new(251).unwrap();
+    }
+    policy
 }
 
 fn any_check(random: &mut Rng) -> Option<(u32, u32)> {

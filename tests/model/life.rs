@@ -36,7 +36,7 @@ const MOST_HELD: usize = 60;
 
 #[tokio::test(start_paused = true)]
 async fn pools_health_and_reloads_do_what_a_naive_model_says() {
-    let (mut rotations, mut minima, mut reloads, mut changes) = (0, 0, 0, 0);
+    let (mut rotations, mut minima, mut bounds, mut reloads, mut changes) = (0, 0, 0, 0, 0);
     for (seed, _witness) in seeds::all("pools_health_and_reloads_do_what_a_naive_model_says") {
         let mut life = Life::new(Rng::with_seed(seed));
         for _ in 0..STEPS {
@@ -45,12 +45,17 @@ async fn pools_health_and_reloads_do_what_a_naive_model_says() {
         }
         rotations += life.naive.rotations_seen;
         minima += life.naive.minima_seen;
+        bounds += life.naive.bounds_seen;
         reloads += life.published.load().generation;
         changes += life.changes;
         life.end();
     }
-    println!("{reloads} generations, {changes} changes of health, {rotations} exact turns, {minima} least loaded");
-    assert!(rotations > 100 && minima > 100 && reloads > 50 && changes > 50, "the model was hardly ever asked");
+    println!(
+        "{reloads} generations, {changes} changes of health, {rotations} exact turns, {minima} least loaded, \
+         {bounds} within a bound"
+    );
+    let seen = [rotations, minima, bounds].iter().all(|seen| *seen > 100);
+    assert!(seen && reloads > 50 && changes > 50, "the model was hardly ever asked");
 }
 
 /// Everything that is, beside what should be.
@@ -209,7 +214,7 @@ impl Life {
             return None;
         }
         let eligible = self.naive.eligible(view, pool, tried_ids);
-        let Some(Picked { server, lease }) = snapshot.pool(&Name::new(pool)).unwrap().pool.pick(tried) else {
+        let Some(Picked { server, lease }) = snapshot.pool(&Name::new(pool)).unwrap().pool.pick(tried, None) else {
             assert!(eligible.is_empty(), "nobody was picked in {pool} though {eligible:?} may be");
             if is_current {
                 self.naive.judge_nobody(pool);
@@ -360,7 +365,7 @@ impl Life {
         for (pool, server, id) in view.members() {
             let name = server.name();
             let real = &snapshot.pool(&Name::new(pool.name)).unwrap().pool;
-            assert_eq!((real.policy(), usize::from(real.retries())), (pool.balance, pool.retries));
+            assert_eq!((real.policy(), usize::from(real.retries())), (&pool.balance, pool.retries));
             assert_eq!(real.servers().count(), pool.servers.len());
             let found = real.servers().find(|server| server.state.name.as_str() == name).unwrap();
             let limit = if server.max_connections == 0 { u32::MAX } else { server.max_connections };
@@ -436,7 +441,7 @@ impl Life {
             assert_eq!(state.metrics().connections(), self.naive.connections[&known.key], "{:?}", known.key);
             let is_limited =
                 pool.max_connections > 0 || pool.queues && pool.servers.iter().any(|s| s.max_connections > 0);
-            let counts = pool.balance == Policy::LeastConn || is_limited || pool.fail_open > 0;
+            let counts = is_watching(&pool.balance) || is_limited || pool.fail_open > 0;
             assert_eq!(is_watched(&state), counts, "who watches {:?}", known.key);
             let shown = published.pool(&Name::new(pool.name)).unwrap().pool.open_servers();
             let open = |id: &Id| published_open(&self.naive, &view, *id);
@@ -493,6 +498,17 @@ fn failures(state: &State) -> u32 {
     match pin!(state.failures()).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(failures) => failures,
         Poll::Pending => 0,
+    }
+}
+
+/// Whether an algorithm wants to hear of changes.
+fn is_watching(policy: &Policy) -> bool {
+    match policy {
+        Policy::RoundRobin | Policy::Random | Policy::P2c => false,
+        Policy::LeastConn | Policy::PeakEwma { .. } => true,
+        Policy::SourceHash(hashing) | Policy::Maglev { hashing, .. } | Policy::RingHash(hashing) => {
+            hashing.load_factor.is_some()
+        }
     }
 }
 

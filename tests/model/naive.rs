@@ -71,10 +71,11 @@ pub(crate) struct Naive {
     stretches: HashMap<(&'static str, Level), Stretch>,
     last_picked: HashMap<Id, usize>,
     picks: usize,
-    /// How often an exact rotation was seen and how often a choice of the least loaded, so that nobody trusts a check that
-    /// never ran.
+    /// How often an exact rotation was seen, a choice of the least loaded, and one within a bound, so that nobody trusts a
+    /// check that never ran.
     pub(crate) rotations_seen: usize,
     pub(crate) minima_seen: usize,
+    pub(crate) bounds_seen: usize,
 }
 
 impl Naive {
@@ -89,6 +90,7 @@ impl Naive {
             picks: 0,
             rotations_seen: 0,
             minima_seen: 0,
+            bounds_seen: 0,
         }
     }
 
@@ -193,7 +195,7 @@ impl Naive {
         let (pool, ids) = view.pool(pool).unwrap();
         let asked = |id: Id| pool.servers.iter().zip(ids).find(|(_, other)| **other == id).unwrap().0;
         self.picks += 1;
-        match pool.balance {
+        match &pool.balance {
             Policy::RoundRobin => self.judge_rotation(pool, ids, tried, eligible, id),
             // Then the ranking is not asked, which knows those that are fit.
             Policy::LeastConn if self.fails_open(&view, pool.name) => {}
@@ -213,7 +215,18 @@ impl Naive {
                 self.minima_seen += usize::from(eligible.len() > 1);
                 self.last_picked.insert(id, self.picks);
             }
-            Policy::Random | Policy::P2c => {}
+            Policy::SourceHash(_) | Policy::Maglev { .. } | Policy::RingHash(_)
+                // A pool that fails open goes by the shares of those that are fit.
+                if tried.is_empty() && eligible.iter().all(|id| self.servers[id].up) =>
+            {
+                let active: u64 = eligible.iter().map(|id| u64::from(self.servers[id].active)).sum();
+                let weight: u64 = eligible.iter().map(|id| u64::from(asked(*id).weight)).sum();
+                let most = (5 * (active + 1) * u64::from(asked(id).weight)).div_ceil(4 * weight).max(8);
+                assert!(u64::from(self.servers[&id].active) < most, "{id} had its share, {most}, already");
+                self.bounds_seen += usize::from(eligible.len() > 1 && active > 8);
+            }
+            Policy::SourceHash(_) | Policy::Maglev { .. } | Policy::RingHash(_) => {}
+            Policy::Random | Policy::P2c | Policy::PeakEwma { .. } => {}
         }
     }
 

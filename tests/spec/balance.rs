@@ -1,5 +1,7 @@
 //! Chapter: which server gets a connection.
 
+mod keys;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -186,8 +188,8 @@ async fn a_server_never_has_more_connections_than_its_limit() {
 }
 
 #[tokio::test]
-async fn every_algorithm_reaches_every_server() {
-    for algorithm in ["round_robin", "least_conn", "random", "p2c"] {
+async fn every_algorithm_that_goes_by_no_key_reaches_every_server() {
+    for algorithm in ["round_robin", "least_conn", "random", "p2c", "peak_ewma"] {
         let servers = abc().await;
         let addresses = servers.each_ref().map(|server| server.address);
         let instance = Instance::balancing(&addresses, &format!("balance = \"{algorithm}\"")).await;

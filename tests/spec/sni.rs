@@ -30,7 +30,7 @@ const ROUTE: &str = "sni = [{ host = \"db.example.com\", pool = \"db\" }]";
 const UNRECOGNIZED_NAME: &str = "\u{15}\u{3}\u{3}\0\u{2}\u{2}p";
 
 /// The ClientHello of a client that asks for `name`, if for any, and offers these protocols; in one record.
-fn client_hello(name: Option<&str>, alpn: &[&str]) -> Vec<u8> {
+pub fn client_hello(name: Option<&str>, alpn: &[&str]) -> Vec<u8> {
     let mut config = Pki::new().client(None);
     config.enable_sni = name.is_some();
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();

@@ -53,7 +53,7 @@ pub(super) fn check_references(
 }
 
 /// The pools a listener sends connections to, with `None` for one that could not be read.
-fn references<'r, 't>(listener: Option<&'r RawListener<'t>>) -> Vec<Option<&'r At<&'t str>>> {
+pub(super) fn references<'r, 't>(listener: Option<&'r RawListener<'t>>) -> Vec<Option<&'r At<&'t str>>> {
     let Some(listener) = listener else { return vec![None] };
     let routes = listener.sni.iter().flat_map(|routes| &routes.value);
     let routed = routes.map(|route| route.as_ref()?.pool.as_ref());

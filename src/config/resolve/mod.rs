@@ -1,6 +1,7 @@
 //! From what the file says to the model: defaults are filled in, references followed, contradictions found. Nothing stops
 //! at the first problem.
 
+mod balance;
 mod checks;
 mod discover;
 mod files;
@@ -44,6 +45,7 @@ pub(super) fn resolve(
     let admin = resolve_admin(admin, &mut claims, findings);
     let log = resolve_log(log, base, findings);
     listeners::check_references(&listeners, &pools, findings);
+    balance::check_keys(&listeners, &pools, findings);
     let wanted: Vec<At<u32>> =
         listeners.iter().filter_map(|listener| listener.body.as_ref()?.max_connections.clone()).collect();
     let mut listeners: Vec<Listener> = listeners

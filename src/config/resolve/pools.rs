@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::discover::{self, ByName};
 use super::files::Files;
-use super::{checks, health, http, rules, tls};
+use super::{balance, checks, health, http, rules, tls};
 use crate::backend::Duty;
 use crate::config::model::{Discover, Model, OnDown, Pool, PoolTimeouts, Server};
 use crate::config::problem::{Findings, Span, quoted};
@@ -32,7 +32,7 @@ pub(super) fn resolve(
 ) -> Option<Pool> {
     let Named { name, body } = raw;
     let RawPool {
-        balance,
+        balance: chosen_by,
         servers,
         discover,
         check,
@@ -53,6 +53,8 @@ pub(super) fn resolve(
     let entries = servers.map(|servers| resolve_servers(servers, has_more, base, findings));
     let (servers, hosts) =
         entries.map_or((has_more.then(Vec::new), Vec::new()), |(servers, hosts)| (Some(servers), hosts));
+    let count = servers.as_ref().map_or(0, Vec::len);
+    let balance = chosen_by.map(|raw| balance::resolve(raw, count, findings)).unwrap_or_default();
     let discover = discover::resolve(discover, hosts, base, files, findings);
     let (timeouts, response_header) = timeouts.map(resolve_timeouts).unwrap_or_default();
     let http = http::resolve_pool(http, response_header, tls.is_some(), findings);
@@ -76,7 +78,7 @@ pub(super) fn resolve(
     let name = super::name(&name, "a name for a pool", findings);
     Some(Pool {
         name: name?,
-        balance: balance.map(|At { value, .. }| value).unwrap_or_default(),
+        balance,
         servers: servers?,
         discover,
         check,

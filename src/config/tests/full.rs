@@ -132,9 +132,11 @@ fn only_keys_without_a_fixed_default_are_commented_out_in_tables_that_are_not() 
         .collect();
     let expected =
         ["workers", "max_connections", "zone", "http", "format", "max_connections", "proxy_protocol", "sni", "tls"];
-    let of_pools = ["proxy_protocol", "discover", "outlier", "sticky", "tls", "zone", "check_address"];
+    let of_pools = ["proxy_protocol", "discover", "outlier", "sticky", "tls"];
+    let of_balance = ["key", "load_factor", "table_size", "decay"];
+    let of_servers = ["zone", "check_address"];
     let of_checks = ["down_interval", "port", "tls", "server_name", "reuse", "host", "method", "path", "headers"];
-    assert_eq!(all, [&expected[..], &of_pools, &of_checks, &["status", "body"]].concat());
+    assert_eq!(all, [&expected[..], &of_pools, &of_balance, &of_servers, &of_checks, &["status", "body"]].concat());
 }
 
 /// The full file with nothing commented out but prose, and how many keys that shows.
@@ -142,11 +144,13 @@ pub(super) fn uncommented() -> (String, usize) {
     let mut shown = 0;
     let uncomment = |line: &str| match line.strip_prefix("# ") {
         Some(rest) if rest.starts_with('[') => rest.to_owned(),
+        // No algorithm has a use for both this and the others.
+        Some(rest) if rest.starts_with("decay = ") => line.to_owned(),
         Some(rest) if rest.split_once(" = ").is_some_and(|(key, _)| !key.contains(' ')) => {
             shown += 1;
             rest.to_owned()
         }
-        _ => line.replace("type = \"tcp\"", "type = \"http\""),
+        _ => line.replace("type = \"tcp\"", "type = \"http\"").replace("\"round_robin\" ", "\"maglev\""),
     };
     let lines: Vec<String> = FULL.lines().map(uncomment).collect();
     (lines.join("\n"), shown)
@@ -161,7 +165,7 @@ fn what_is_commented_out_is_valid_too() {
     // Some pools are there for their sources or checks alone.
     let said: Vec<String> = loaded.warnings.iter().map(line).collect();
     assert!(said.len() == 6 && said.iter().all(|said| said.contains("no listener uses the pool")), "{said:#?}");
-    assert_eq!(shown, 140);
+    assert_eq!(shown, 143);
     // The listener for HTTP is commented out whole, so that its defaults are held here.
     let Protocol::Http(http) = &loaded.model.listeners[1].protocol else { panic!("{:?}", loaded.model.listeners[1]) };
     assert_eq!((http.limits, http.timeouts), (HttpLimits::default(), HttpTimeouts::default()));

@@ -73,7 +73,7 @@ fn every_key_reaches_the_model() {
     let timeouts = listener.timeouts;
     assert_eq!([timeouts.idle, timeouts.half_close, timeouts.max_age], [seconds(4), seconds(3), seconds(3600)]);
     let pool = &model.pools[0];
-    assert_eq!((pool.balance, pool.retries, pool.on_down), (Policy::P2c, 0, OnDown::Drain));
+    assert_eq!((&pool.balance, pool.retries, pool.on_down), (&Policy::P2c, 0, OnDown::Drain));
     assert_eq!(pool.timeouts.connect, seconds(7));
     assert_eq!(pool.source.len(), 2);
     let timing = Timing {

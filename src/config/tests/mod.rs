@@ -1,5 +1,6 @@
 //! What a file means, and what is said of one that means nothing.
 
+mod balance;
 mod bounds;
 mod discover;
 mod full;

@@ -33,7 +33,7 @@ error: `balance` cannot be "least_con"
 6 | balance = "least_con"   # ← üben
   |           ^^^^^^^^^^^
   |
-  = note: expected `round_robin`, `least_conn`, `random` or `p2c`
+  = note: expected `round_robin`, `least_conn`, `random`, `p2c`, `peak_ewma`, `source_hash`, `maglev` or `ring_hash`
   = help: did you mean `least_conn`?
 
 warning: `half_close` (2s) is longer than `idle` (1s), which ends the connection first
@@ -56,7 +56,7 @@ fn a_program_gets_every_problem_with_its_place() {
     let expected = serde_json::json!({
         "severity": "error", "file": "test.toml", "line": 6, "column": 11, "end_line": 6, "end_column": 22,
         "message": "`balance` cannot be \"least_con\"",
-        "expected": "`round_robin`, `least_conn`, `random` or `p2c`",
+        "expected": "`round_robin`, `least_conn`, `random`, `p2c`, `peak_ewma`, `source_hash`, `maglev` or `ring_hash`",
         "help": "did you mean `least_conn`?",
     });
     assert_eq!(json[1], expected);

@@ -15,12 +15,14 @@ use super::link::Link;
 use super::request::{Finish, Job, Upgraded};
 use super::sides::{ResponseHead, Server};
 use crate::backend::{Lease, Outcome, Server as Backend};
+use crate::balance::Key;
 use crate::ending::Reason;
 use crate::message::head::Known;
 use crate::message::response::Response;
 use crate::message::token;
 use crate::message::version::Version;
 use crate::pool::{Picked, Retrying, Tried};
+use crate::proxy::key;
 use crate::proxy::record::Both;
 use crate::proxy::turn::Turn;
 use crate::snapshot::{PoolInEffect, RouteInEffect};
@@ -63,6 +65,8 @@ pub(super) struct Errand<'r> {
     left: u8,
     /// The place of the server that the client was with before, if it is kept with one.
     before: Option<usize>,
+    /// What the pool chooses by, if it goes by a key.
+    key: Option<Key>,
     /// The next retry, where the budget was asked for it already.
     granted: Option<Retrying>,
     /// Where the body goes as well.
@@ -72,7 +76,7 @@ pub(super) struct Errand<'r> {
 impl<'r> Errand<'r> {
     /// The next server to try: the one the client was with before, if it can be.
     fn pick(&self, tried: &Tried) -> Option<Picked<'r>> {
-        pick(self.pool, self.before, tried)
+        pick(self.pool, self.before, self.key, tried)
     }
 
     /// Somebody else to ask, if there is one and the request may be tried again; that is granted then.
@@ -105,7 +109,8 @@ impl Job<'_> {
         let place = self.snapshot.place_of(pool.pool.name()).unwrap_or(usize::MAX);
         let mut turn = Turn::new(&desk, self.snapshot, place);
         let first = loop {
-            if let Some(picked) = turn.pick(&Tried::new(), |pool| pick(pool, self.before(pool), &Tried::new())) {
+            let none = Tried::new();
+            if let Some(picked) = turn.pick(&none, |pool| pick(pool, self.before(pool), self.key(pool), &none)) {
                 break Ok(picked);
             }
             // Seldom, and nothing that every request should have room for.
@@ -121,11 +126,11 @@ impl Job<'_> {
         };
         // A reload may have changed it meanwhile.
         let pool = turn.pool().unwrap_or(pool);
-        let before = self.before(pool);
+        let (before, key) = (self.before(pool), self.key(pool));
         let left = route.route.retries.unwrap_or(pool.pool.retries());
         let header = pool.announce.map(|version| self.context.announcement(version)).unwrap_or_default();
         let copy = self.copy(route, &words, trusted);
-        let mut errand = Errand { route, pool, bounds, words, header, left, before, granted: None, copy };
+        let mut errand = Errand { route, pool, bounds, words, header, left, before, key, granted: None, copy };
         let finish = self.try_servers(&mut errand, first).await;
         stash.return_forwarding(errand.words.into_forwarding());
         finish
@@ -134,6 +139,12 @@ impl Job<'_> {
     /// The place of the server that the client was with before, if the pool keeps clients with one.
     fn before(&self, pool: &PoolInEffect) -> Option<usize> {
         pool.sticky.as_ref()?.find(self.request.fields.values(Known::Cookie))
+    }
+
+    /// What the pool chooses by, if it goes by a key.
+    fn key(&self, pool: &PoolInEffect) -> Option<Key> {
+        let server_name = self.context.more.server_name.as_deref();
+        key::of_request(&pool.pool, self.record.client, server_name, self.request)
     }
 
     /// Waits for a server with room. Copies do not: nobody waits for them.
@@ -301,6 +312,7 @@ impl Job<'_> {
             Stop::Server(reason) => {
                 if !(reused && broke(reason)) {
                     server.state.report(Outcome::Failure);
+                    self.record.left_unanswered();
                 }
                 let retry_on = &errand.pool.http.retry_on;
                 let may_be_sent_twice =
@@ -376,8 +388,8 @@ impl Job<'_> {
 }
 
 /// The next server to try: the one the client was with before, if it can be.
-fn pick<'p>(pool: &'p PoolInEffect, before: Option<usize>, tried: &Tried) -> Option<Picked<'p>> {
-    before.and_then(|place| pool.pool.pick_this(place, tried)).or_else(|| pool.pool.pick(tried))
+fn pick<'p>(pool: &'p PoolInEffect, before: Option<usize>, key: Option<Key>, tried: &Tried) -> Option<Picked<'p>> {
+    before.and_then(|place| pool.pool.pick_this(place, tried)).or_else(|| pool.pool.pick(tried, key))
 }
 
 /// Whether a server ended the connection, in whatever way.

@@ -214,7 +214,17 @@ impl RequestRecord {
         let now = Instant::now();
         self.status = status;
         self.first_byte = self.sent.map(|sent| now.duration_since(sent));
+        if let (Some(server), Some(first_byte)) = (self.server(), self.first_byte) {
+            server.answered(first_byte);
+        }
         now
+    }
+
+    /// The server has left it unanswered, and will not answer any more.
+    pub(super) fn left_unanswered(&self) {
+        if let (Some(server), Some(sent)) = (self.server(), self.sent) {
+            server.left_unanswered(sent.elapsed());
+        }
     }
 
     /// It was answered here, with this status.

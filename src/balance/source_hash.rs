@@ -1,0 +1,65 @@
+//! By key, in exact proportion to the weights: the members side by side in the order of their names, each as wide as its
+//! weight, and a key is a point on that line.
+//!
+//! It takes no table, and no member is off its share of the keys by more than chance. But where members join or leave or
+//! weights change, the line is another one and most keys move, as with HAProxy's `hash-type map-based`; [`super::maglev`] and
+//! [`super::ring_hash`] are for those whom that hurts. A member that is merely closed keeps its place, and only its keys go
+//! elsewhere: each is hashed again until it meets an open one.
+
+use super::hashed::{Table, by_name};
+use super::key::Key;
+use crate::backend::Server;
+
+/// The line.
+#[derive(Debug)]
+pub(super) struct Line {
+    /// Where each member ends, in the order of names.
+    ends: Box<[u64]>,
+    /// The places of these members.
+    places: Box<[u32]>,
+}
+
+impl Line {
+    pub(super) fn new(members: &[Server]) -> Self {
+        let members = by_name(members);
+        let ends = members.iter().scan(0, |end, (_, server)| {
+            *end += u64::from(server.full_weight.get());
+            Some(*end)
+        });
+        Self { ends: ends.collect(), places: members.iter().map(|(place, _)| *place).collect() }
+    }
+}
+
+impl Table for Line {
+    fn walk(&self, key: Key) -> impl Iterator<Item = usize> {
+        let whole = self.ends.last().copied().unwrap_or_default();
+        key.chain().map_while(move |key| {
+            let point = key.below(whole);
+            let member = self.ends.partition_point(|end| *end <= point);
+            self.places.get(member).map(|place| *place as usize)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::balance::testing::{keys, weighted};
+
+    #[test]
+    fn a_member_has_its_share_of_the_keys_up_to_chance() {
+        let members = weighted(&[5, 3, 0, 1, 1]);
+        let line = Line::new(&members);
+        let mut counts = [0usize; 5];
+        keys(100_000).for_each(|key| counts[line.walk(key).next().unwrap()] += 1);
+        for (count, share) in counts.iter().zip([50_000usize, 30_000, 0, 10_000, 10_000]) {
+            assert!(count.abs_diff(share) <= share / 30, "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn without_weight_a_key_leads_nowhere() {
+        assert_eq!(Line::new(&weighted(&[0, 0])).walk(Key::of(b"a")).next(), None);
+        assert_eq!(Line::new(&[]).walk(Key::of(b"a")).next(), None);
+    }
+}
