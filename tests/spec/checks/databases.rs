@@ -17,7 +17,8 @@ const NOBODY: u32 = 65_534;
 fn command(program: impl AsRef<std::ffi::OsStr>, folder: &Path) -> Command {
     use std::os::unix::process::CommandExt;
     let mut command = Command::new(program);
-    command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    // What is temporary stands apart as well: MariaDB removes what it takes for its own.
+    command.current_dir(folder).env("TMPDIR", folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     if rustix::process::geteuid().is_root() {
         command.uid(NOBODY).gid(NOBODY);
     }
