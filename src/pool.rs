@@ -1,8 +1,9 @@
 //! A pool: servers that do the same work, and the one place that chooses among them.
 //!
-//! [`Pool::pick`] decides which level of servers is asked first, and which zone within it, has the algorithm of those choose,
-//! and counts the connection; [`Pool::pick_this`] lets a client go where it was before. How often to try again and for how long is written here and done by the caller, who keeps
-//! what was [`Tried`], and so is who waits when all are full ([`PoolState`]). Names are kept and connections made elsewhere.
+//! [`Pool::pick`] decides which level of servers is asked first and which zone within it, has the algorithm choose among
+//! those, and counts the connection; [`Pool::pick_this`] lets a client go where it was before. How often to try again, for how
+//! long, and how many wait when all are full is written here and done by the caller, who keeps what was [`Tried`]. Names are
+//! kept and connections made elsewhere.
 //!
 //! A pool belongs to one snapshot. Building it touches nothing that lives on; [`Pool::take_over`] makes the servers, which
 //! outlive snapshots, report to it, and dropping it ends that.
