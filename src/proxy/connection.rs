@@ -192,8 +192,8 @@ async fn set_up(
         state.report(Outcome::Ok);
         live.set_server(state);
     }
-    let ListenerTimeouts { handshake: _, idle, half_close, max_age } = listener.timeouts;
-    let expires = (!max_age.is_zero()).then(|| record.accepted() + max_age);
+    let ListenerTimeouts { handshake: _, idle, half_close, max_age: _ } = listener.timeouts;
+    let expires = listener.retires(record.accepted());
     let half_close = half_close.min(idle);
     let (client, server, early) = found;
     let limits = Limits { idle, half_close, expires };

@@ -110,13 +110,7 @@ pub(super) struct Terms {
 impl Terms {
     /// Those of a listener, for a connection accepted at `accepted`.
     pub(super) fn of(listener: &Listener, http: &HttpInEffect, accepted: Instant) -> Self {
-        let max_age = listener.timeouts.max_age;
-        // Give or take a tenth, so that connections that were made together are not made anew together.
-        let jittered = max_age.mul_f64(0.9 + 0.2 * fastrand::f64());
-        Self {
-            request_header: http.settings.timeouts.request_header,
-            retires: (!max_age.is_zero()).then(|| accepted + jittered),
-        }
+        Self { request_header: http.settings.timeouts.request_header, retires: listener.retires(accepted) }
     }
 }
 
