@@ -5,6 +5,7 @@ mod checker;
 mod http;
 mod outlier;
 mod streak;
+mod success_rate;
 mod tcp;
 mod tls;
 
@@ -17,6 +18,7 @@ pub use checker::{Checker, Found};
 pub use http::{HttpProbe, HttpVersion};
 pub use outlier::{Crowd, Outlier, Record, Verdict};
 pub use streak::{Change, Streak};
+pub use success_rate::SuccessRate;
 
 /// How the servers of a pool are checked. The enum is the registration: one file per kind that probes.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -14,15 +15,15 @@ use super::head::Words;
 use super::link::Link;
 use super::request::{Finish, Job, Upgraded};
 use super::sides::{ResponseHead, Server};
-use crate::backend::{Lease, Outcome, Server as Backend};
+use crate::backend::{Lapse, Lease, Outcome, Server as Backend};
 use crate::ending::Reason;
 use crate::message::head::Known;
 use crate::message::response::Response;
 use crate::message::token;
 use crate::message::version::Version;
 use crate::pool::{Picked, Retrying, Tried};
-use crate::proxy::record::Both;
 use crate::proxy::turn::Turn;
+use crate::proxy::witness::Witness;
 use crate::snapshot::{PoolInEffect, RouteInEffect};
 
 /// A failed attempt.
@@ -234,15 +235,16 @@ impl Job<'_> {
         self.record.sent_to(lease, connecting, sent);
         // A copy counts for its server alone.
         let listener = (!self.record.is_copy()).then_some(&*self.context.metrics);
-        let meter = Both::new(desk.worker, listener, Some(&server.state));
+        let witness = Witness::new(desk.worker, listener, Some(&server.state));
         let response = desk.requests.stash.response();
         let Self { client, request, recall, timer, .. } = self;
         let mut exchange =
             Exchange::new(client, connection, response, errand.bounds, &desk.scratch, recall, request.is_head(), sent);
         exchange.copy = errand.copy.take();
-        if let Arrived::Stopped(stop) = exchange.until_head(timer, &meter).await {
+        exchange.first_byte = errand.pool.outlier.map_or(Duration::ZERO, |outlier| outlier.first_byte);
+        if let Arrived::Stopped(stop) = exchange.until_head(timer, &witness).await {
             let remains = exchange.into_remains();
-            return self.stopped(errand, server, stop, reused, remains);
+            return self.stopped(errand, &witness, stop, reused, remains);
         }
         let status = exchange.response.status;
         // To a client of HTTP/2 a success would say that there is a tunnel (RFC 8441 §4).
@@ -251,7 +253,7 @@ impl Job<'_> {
             let remains = exchange.into_remains();
             return self.switched(errand, remains);
         }
-        server.state.report(Outcome::of_status(status));
+        witness.report(Outcome::of_status(status));
         let is_refusal = retry_on.statuses.contains(&status) && request.is_idempotent() && exchange.is_body_whole();
         // This answer is better than none.
         if is_refusal && let Some(other) = errand.another(tried) {
@@ -275,7 +277,7 @@ impl Job<'_> {
             to_head: request.is_head(),
             uploaded,
         });
-        let result = exchange.until_end(timer, &meter, &mut compression.encoding).await;
+        let result = exchange.until_end(timer, &witness, &mut compression.encoding).await;
         let remains = exchange.into_remains();
         self.ended(errand, server, result, remains)
     }
@@ -284,7 +286,7 @@ impl Job<'_> {
     fn stopped(
         &mut self,
         errand: &mut Errand<'_>,
-        server: &Backend,
+        witness: &Witness<'_>,
         stop: Stop,
         reused: bool,
         remains: Remains,
@@ -300,7 +302,7 @@ impl Job<'_> {
         match stop {
             Stop::Server(reason) => {
                 if !(reused && broke(reason)) {
-                    server.state.report(Outcome::Failure);
+                    witness.report(Outcome::Failure(Lapse::Ended(reason)));
                 }
                 let retry_on = &errand.pool.http.retry_on;
                 let may_be_sent_twice =
