@@ -25,7 +25,7 @@ use std::thread;
 use std::time::Duration;
 
 use portreeve::net::stream::Stream;
-use portreeve::relay::{Direction, Early, End, Limits, Meter, Recall, Report, Scratch, relay};
+use portreeve::relay::{Direction, Early, End, FirstByte, Limits, Meter, Recall, Report, Scratch, relay};
 use rustix::time::{ClockId, clock_gettime};
 
 /// What the client sends, and what it expects.
@@ -84,7 +84,12 @@ fn measure(work: Work, pipes: usize) -> Duration {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let scratch = Scratch::new(pipes);
-            let limits = Limits { idle: Duration::from_secs(60), half_close: Duration::from_secs(60), expires: None };
+            let limits = Limits {
+                idle: Duration::from_secs(60),
+                half_close: Duration::from_secs(60),
+                expires: None,
+                first_byte: FirstByte::Settled,
+            };
             let (mut client, mut server) = (stream(client_side), stream(server_side));
             let (recall, meter) = (Recall::default(), Total::default());
             let start = clock_gettime(ClockId::ThreadCPUTime);

@@ -24,7 +24,7 @@ use crate::tls::ServerTls;
 use crate::units::{Name, Percent, Weight};
 pub use latency::Latency;
 use outlier::Conduct;
-pub use outlier::{Ejection, Excess, Jury, Limits, Outcome, Suspect};
+pub use outlier::{Ejection, Excess, Jury, Lapse, Limits, Outcome, Score, Suspect};
 use restraint::Restraint;
 
 /// What a server is and has, for as long as its names stay in the configuration.
@@ -155,13 +155,13 @@ impl State {
     pub fn counted(pool: Name, name: Name, catalogue: &Catalogue) -> Arc<Self> {
         let metrics = catalogue.server(&pool, &name);
         let rest = Rest {
+            conduct: Conduct::new(&metrics),
             metrics,
             pending: AtomicU32::new(0),
             health: Mutex::new(Health::untested(true)),
             role: AtomicU8::new(Role::code(None)),
             failures: AtomicU32::new(0),
             failed: Notify::new(),
-            conduct: Conduct::default(),
             latency: Latency::default(),
             ejection: Mutex::new(None),
         };

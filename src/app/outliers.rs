@@ -1,7 +1,9 @@
 //! The jury of the process: ejects servers that do badly, and lets them back in. One task, the only writer of that flag.
 //!
-//! Workers count and tell it (see [`State::report`]); how much is too much and how long an ejection lasts stands in the
+//! Workers count and tell it (see [`State::report`]), and now and then it compares the servers of a pool; how much is too much and how long an ejection lasts stands in the
 //! snapshot in effect, and [`health`](crate::health) decides.
+
+mod rounds;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,12 +13,13 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::backend::{Ejection, Jury, Server, State, Suspect};
+use crate::backend::{Ejection, Excess, Jury, Score, Server, State, Suspect};
 use crate::health::{Crowd, Outlier, Record, Verdict};
 use crate::net::address::ServerAddr;
 use crate::snapshot::{PoolInEffect, Published, Snapshot};
 use crate::task::Tasks;
 use crate::units::format_duration;
+use rounds::Rounds;
 
 /// How many suspects may wait; those that find no room are told of again.
 const WAITING: usize = 256;
@@ -39,7 +42,8 @@ impl Outliers {
     pub(super) fn new(published: Arc<Published>, tasks: Tasks) -> Self {
         let (tell, suspects) = mpsc::channel(WAITING);
         let bell = Arc::new(Notify::new());
-        let session = Session { published, suspects, bell: Arc::clone(&bell), known: HashMap::new() };
+        let session =
+            Session { published, suspects, bell: Arc::clone(&bell), known: HashMap::new(), rounds: Rounds::default() };
         Self { tell, bell, tasks, session: Some(session) }
     }
 
@@ -70,6 +74,7 @@ struct Session {
     bell: Arc<Notify>,
     /// Servers that were suspects, by where their states are: each holds its own, so that no other can be there.
     known: HashMap<usize, Known>,
+    rounds: Rounds,
 }
 
 /// A server that was a suspect.
@@ -85,12 +90,15 @@ struct Known {
 impl Session {
     async fn run(mut self, stop: CancellationToken) {
         loop {
-            let due = self.known.values().filter_map(|known| known.due).min();
+            let due = self.known.values().filter_map(|known| known.due).chain(self.rounds.next()).min();
             let (bell, waits) = (Arc::clone(&self.bell), due.is_some());
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                () = sleep_until(due.unwrap_or_else(Instant::now)), if waits => self.let_back_in(Instant::now()),
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if waits => {
+                    self.let_back_in(Instant::now());
+                    self.compare(Instant::now());
+                }
                 () = bell.notified() => self.look_again(),
                 Some(suspect) = self.suspects.recv() => self.judge(suspect),
             }
@@ -105,37 +113,68 @@ impl Session {
             state.count_anew();
             return;
         };
+        if !self.eject(pool, outlier, server, seen) {
+            let known = self.known(server);
+            known.due = Some(known.due.unwrap_or(Instant::now() + DEAF));
+        }
+    }
+
+    /// Compares the servers of the pools whose time for it has come.
+    fn compare(&mut self, now: Instant) {
+        let snapshot = self.published.load_full();
+        for name in self.rounds.due(&snapshot, now) {
+            let Some(pool) = snapshot.pool(&name) else { continue };
+            let Some((outlier, rates)) = pool.outlier.and_then(|outlier| Some((outlier, outlier.success_rate?))) else {
+                continue;
+            };
+            let servers: Vec<&Server> = pool.pool.servers().collect();
+            // Of one that is out, what came before is no measure of how it does now.
+            let score = |server: &&Server| Some(server.state.score()).filter(|_| server.state.is_fit(server.weight));
+            let scores: Vec<Score> = servers.iter().map(|server| score(server).unwrap_or_default()).collect();
+            for (place, seen) in rates.outliers(&scores) {
+                if let Some(server) = servers.get(place) {
+                    self.eject(pool, outlier, server, seen);
+                }
+            }
+        }
+    }
+
+    /// Ejects a server for what was seen of it, if that may be. Says whether it did.
+    fn eject(&mut self, pool: &PoolInEffect, outlier: Outlier, server: &Server, seen: Excess) -> bool {
+        let state = &server.state;
+        // What a server that is out did before, and what comes of what was sent to it then, changes nothing.
+        if !state.is_fit(server.weight) {
+            return false;
+        }
+        let verdict = outlier.judge(crowd(pool, state));
+        if verdict != Verdict::Eject {
+            let why = if verdict == Verdict::LastOne { "no other is fit" } else { "as many are ejected as may be" };
+            tracing::debug!(pool = %state.pool, server = %state.name, "server is not ejected, since {why}: {seen}");
+            return false;
+        }
         let now = Instant::now();
-        let known = self.known.entry(Arc::as_ptr(&state).addr()).or_insert_with(|| Known {
-            server: Arc::clone(&state),
+        let known = self.known(server);
+        let length = outlier.sentence(&mut known.record, now);
+        known.due = Some(now + length);
+        known.address = server.address.clone();
+        let since = SystemTime::now();
+        let reason = seen.to_string();
+        state.set_ejected(Some(Ejection { since, until: since + length, reason: reason.clone() }));
+        state.metrics().ejected();
+        super::fail_open::look(&pool.pool);
+        let (length, left) = (format_duration(length), Left(pool));
+        tracing::warn!(pool = %state.pool, server = %state.name, "server is ejected for {length}: {reason}; {left}");
+        true
+    }
+
+    /// What is known of a server.
+    fn known(&mut self, server: &Server) -> &mut Known {
+        self.known.entry(Arc::as_ptr(&server.state).addr()).or_insert_with(|| Known {
+            server: Arc::clone(&server.state),
             address: server.address.clone(),
             record: Record::default(),
             due: None,
-        });
-        // What a server that is out did before, and what comes of what was sent to it then, changes nothing.
-        if !state.is_fit(server.weight) {
-            known.due = Some(known.due.unwrap_or(now + DEAF));
-            return;
-        }
-        match outlier.judge(crowd(pool, &state)) {
-            Verdict::Eject => {
-                let length = outlier.sentence(&mut known.record, now);
-                known.due = Some(now + length);
-                known.address = server.address.clone();
-                let since = SystemTime::now();
-                let reason = seen.to_string();
-                state.set_ejected(Some(Ejection { since, until: since + length, reason: reason.clone() }));
-                state.metrics().ejected();
-                super::fail_open::look(&pool.pool);
-                let (length, left) = (format_duration(length), Left(pool));
-                tracing::warn!(pool = %state.pool, server = %state.name, "server is ejected for {length}: {reason}; {left}");
-            }
-            verdict @ (Verdict::TooMany | Verdict::LastOne) => {
-                known.due = Some(now + DEAF);
-                let why = if verdict == Verdict::LastOne { "no other is fit" } else { "as many are ejected as may be" };
-                tracing::debug!(pool = %state.pool, server = %state.name, "server is not ejected, since {why}: {seen}");
-            }
-        }
+        })
     }
 
     /// Lets those back in whose time has come.
@@ -154,6 +193,7 @@ impl Session {
     /// Looks whether the ejections there are still make sense: after a reload, and when servers went down.
     fn look_again(&mut self) {
         let (snapshot, now) = (self.published.load_full(), Instant::now());
+        self.rounds.follow(&snapshot, now);
         self.known.retain(|_, known| {
             let Some((pool, _, server)) = find(&snapshot, &known.server) else {
                 known.end(now, &snapshot, "its pool ejects no servers any more");
@@ -218,7 +258,7 @@ impl std::fmt::Display for Left<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::Outcome;
+    use crate::backend::{Lapse, Outcome};
     use crate::config::{Environment, load_text};
     use crate::metrics::Catalogue;
     use std::path::Path;
@@ -281,7 +321,7 @@ mod tests {
         }
 
         async fn fails(&self, server: usize) {
-            (0..2).for_each(|_| self.state(server).report(Outcome::Failure));
+            (0..2).for_each(|_| self.state(server).report(0, Outcome::Failure(Lapse::Late)));
             self.settle().await;
         }
 
@@ -313,7 +353,7 @@ mod tests {
                 assert_eq!(court.picks(), [Some("127.0.0.1:2".to_owned())], "{policy:?}");
                 let ejection = court.state(0).ejection().unwrap();
                 assert_eq!(ejection.until.duration_since(ejection.since).unwrap(), time * SECOND);
-                assert_eq!(ejection.reason, "2 attempts in a row had no answer");
+                assert_eq!(ejection.reason, "2 attempts in a row failed, the last with a late first byte");
                 court.after(time * SECOND - SECOND / 1000).await;
                 assert_eq!(court.ejected(), [0]);
                 court.after(SECOND / 500).await;
@@ -379,6 +419,77 @@ mod tests {
         court.reload(2, OUTLIER);
         court.fails(1).await;
         assert_eq!(court.ejected(), [1]);
+    }
+
+    /// Servers are compared every ten seconds, from three on with ten requests each.
+    const RATES: &str = "outlier = { consecutive_failures = 0, success_rate_min_servers = 3, success_rate_factor = 1000, \
+                         success_rate_min_requests = 10, ejection = \"10s\", max_ejection = \"25s\" }";
+
+    impl Court {
+        /// So many requests to a server, of which so many go wrong, spread so that few of them do so in a row.
+        fn serves(&self, server: usize, requests: u64, wrong: u64) {
+            for number in 0..requests {
+                let fails = number * wrong / requests != (number + 1) * wrong / requests;
+                self.state(server).report(0, if fails { Outcome::Failure(Lapse::Late) } else { Outcome::Ok });
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_does_worse_than_the_others_is_ejected_when_they_are_compared() {
+        let court = Court::new(4, RATES);
+        court.settle().await;
+        (0..3).for_each(|server| court.serves(server, 100, 1));
+        court.serves(3, 100, 40);
+        court.after(10 * SECOND - SECOND / 1000).await;
+        assert_eq!(court.ejected(), [0; 0]);
+        court.after(SECOND / 500).await;
+        assert_eq!(court.ejected(), [3]);
+        assert_eq!(
+            court.state(3).ejection().unwrap().reason,
+            "60.0% of 100 attempts went well, against 89.2% in the pool"
+        );
+        // What came before the last comparison is not held against anybody again.
+        court.after(20 * SECOND).await;
+        assert_eq!(court.ejected(), [0; 0]);
+        (0..3).for_each(|server| court.serves(server, 100, 0));
+        court.serves(3, 9, 9);
+        court.after(10 * SECOND).await;
+        assert_eq!(court.ejected(), [0; 0], "nine are too few to tell");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_several_that_do_worse_as_many_of_the_worst_are_ejected_as_may_be() {
+        let court = Court::new(5, RATES);
+        court.settle().await;
+        for (server, wrong) in [0, 0, 95, 0, 90].into_iter().enumerate() {
+            court.serves(server, 100, wrong);
+        }
+        court.after(10 * SECOND + SECOND / 1000).await;
+        assert_eq!(court.ejected(), [2, 4]);
+        let court = Court::new(5, &RATES.replace("{ ", "{ max_ejected = \"20%\", "));
+        court.settle().await;
+        for (server, wrong) in [0, 0, 95, 0, 90].into_iter().enumerate() {
+            court.serves(server, 100, wrong);
+        }
+        court.after(10 * SECOND + SECOND / 1000).await;
+        assert_eq!(court.ejected(), [2]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn servers_are_compared_as_the_configuration_in_effect_says() {
+        let mut court = Court::new(4, RATES);
+        court.reload(4, &RATES.replace("success_rate_factor = 1000", "success_rate_factor = 0"));
+        (0..3).for_each(|server| court.serves(server, 100, 1));
+        court.serves(3, 100, 40);
+        court.after(11 * SECOND).await;
+        assert_eq!(court.ejected(), [0; 0]);
+        court.reload(4, &RATES.replace("{ ", "{ interval = \"1h\", "));
+        court.settle().await;
+        court.reload(4, &RATES.replace("{ ", "{ interval = \"2s\", "));
+        court.settle().await;
+        court.after(2 * SECOND + SECOND / 1000).await;
+        assert_eq!(court.ejected(), [3]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -14,6 +14,7 @@ mod probe;
 mod reach;
 mod script;
 mod streak;
+mod success_rate;
 mod tcp;
 mod tls;
 
@@ -33,6 +34,7 @@ pub use primary::{Candidate, Election, Failback, elect};
 pub use probe::{Account, Probe};
 pub use script::{Script, Step};
 pub use streak::{Change, Streak};
+pub use success_rate::SuccessRate;
 
 /// How the servers of a pool are checked.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::success_rate::SuccessRate;
 use crate::backend::Limits;
 use crate::units::Percent;
 
@@ -13,6 +14,12 @@ use crate::units::Percent;
 pub struct Outlier {
     /// How much in a row is too much.
     pub limits: Limits,
+    /// When it is too much compared with others, if they are compared.
+    pub success_rate: Option<SuccessRate>,
+    /// How long a server may take to its first byte before that counts as no answer; zero sets no limit.
+    pub first_byte: Duration,
+    /// Whether servers speak first where traffic is not HTTP, so that one which says nothing owes something.
+    pub server_speaks_first: bool,
     /// How long the first ejection lasts; the next ones last longer by as much each.
     pub ejection: Duration,
     /// How long one lasts at most.
@@ -25,6 +32,9 @@ impl Default for Outlier {
     fn default() -> Self {
         Self {
             limits: Limits { server_errors: 5, gateway_errors: 3, failures: 3 },
+            success_rate: Some(SuccessRate::default()),
+            first_byte: Duration::ZERO,
+            server_speaks_first: false,
             ejection: Duration::from_secs(30),
             max_ejection: Duration::from_secs(300),
             max_ejected: Percent::HALF,

@@ -220,6 +220,18 @@ fn add_servers(all: &[std::sync::Arc<ServerMetrics>], families: &mut Vec<MetricF
         each(&|server, labels| vec![counter(&labels, server.ejections.load(Ordering::Relaxed) as f64)]),
     ));
     families.push(family(
+        "portreeve_server_outcomes_total",
+        "What requests to the server and other connections to it came to.",
+        MetricType::COUNTER,
+        each(&|server, [pool, name]| {
+            let (well, wrong) = server.outcomes();
+            vec![
+                counter(&[pool, name, ("result", "ok")], well as f64),
+                counter(&[pool, name, ("result", "failed")], wrong as f64),
+            ]
+        }),
+    ));
+    families.push(family(
         "portreeve_server_connections_active",
         "Connections in flight to the server.",
         MetricType::GAUGE,

@@ -177,6 +177,8 @@ struct ServerShard {
     bytes_in: Tally,
     bytes_out: Tally,
     failures: [Tally; Reason::COUNT],
+    /// Outcomes: those that went well, and those that did not.
+    outcomes: [Tally; 2],
     full_handshakes: Tally,
     resumed_handshakes: Tally,
     connect_seconds: Histogram<{ CONNECT_BOUNDS.len() }>,
@@ -237,6 +239,20 @@ impl ServerMetrics {
             checks.failed += 1
         }
         checks.seconds.observe(&CONNECT_BOUNDS, after);
+    }
+
+    /// A request to it, or a connection, came to something good or not.
+    pub fn came_to(&self, worker: usize, good: bool) {
+        if let Some(ServerShard { outcomes: [well, wrong], .. }) = self.shards.get(worker).map(|shard| &**shard) {
+            if good { well } else { wrong }.add(1);
+        }
+    }
+
+    /// How many of them went well, and how many did not.
+    #[must_use]
+    pub fn outcomes(&self) -> (u64, u64) {
+        let each = self.shards.iter().map(|shard| &shard.outcomes);
+        each.fold((0, 0), |(all_well, all_wrong), [well, wrong]| (all_well + well.get(), all_wrong + wrong.get()))
     }
 
     /// It was ejected for what it did to traffic.
@@ -362,6 +378,7 @@ impl Catalogue {
                 bytes_in: Tally::default(),
                 bytes_out: Tally::default(),
                 failures: [const { Tally::new() }; Reason::COUNT],
+                outcomes: [const { Tally::new() }; 2],
                 full_handshakes: Tally::default(),
                 resumed_handshakes: Tally::default(),
                 connect_seconds: Histogram::default(),

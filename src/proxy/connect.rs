@@ -13,7 +13,7 @@ use super::intake::Arrived;
 use super::record::{More, Record};
 use super::turn::Turn;
 use super::{key, reasons};
-use crate::backend::{Outcome, Server};
+use crate::backend::{Lapse, Outcome, Server};
 use crate::ending::{Reason, TlsVersion};
 use crate::net::address::{ClientAddr, Endpoint};
 use crate::net::dial::{First, dial};
@@ -80,7 +80,7 @@ pub(super) async fn reach(
         server.state.metrics().connect_failed(worker, *reason);
         if reasons::is_servers_fault(*reason) {
             server.state.report_failure();
-            server.state.report(Outcome::Failure);
+            server.state.report(worker, Outcome::Failure(Lapse::Ended(*reason)));
             server.state.left_unanswered(started.elapsed());
         }
     }

@@ -12,16 +12,17 @@ use super::ends::{ClientEnd, ServerEnd};
 use super::http::{self, Terms};
 use super::intake::{Arrived, arrive, may_yet_announce, no_longer_than};
 use super::live::Entry;
-use super::record::{Both, Record};
+use super::record::Record;
+use super::witness::Witness;
 use super::{Desk, reasons};
-use crate::backend::Outcome;
 use crate::config::model::ListenerTimeouts;
 use crate::ending::Reason;
+use crate::health::Outlier;
 use crate::metrics::{Catalogue, ListenerMetrics};
 use crate::net::address::ClientAddr;
 use crate::net::dial::First;
 use crate::net::stream::Stream;
-use crate::relay::{Early, Limits, Wire, relay};
+use crate::relay::{Early, FirstByte, Limits, Wire, relay};
 use crate::snapshot::{Listener, Snapshot};
 use crate::units::Name;
 
@@ -156,6 +157,7 @@ struct Relayed {
     early: Early,
     live: Entry,
     limits: Limits,
+    server_speaks_first: bool,
 }
 
 /// Finds the connection a server. What it returns holds nothing of the snapshot: the connection may outlive many.
@@ -188,16 +190,28 @@ async fn set_up(
         () = live.recall.due() => return Err(live.recalled_for().unwrap_or(Reason::Internal)),
     };
     if let Some(state) = record.server() {
-        // Of bytes nobody knows whether they are an error: to have connected is all that can go well.
-        state.report(Outcome::Ok);
         live.set_server(state);
     }
-    let ListenerTimeouts { handshake: _, idle, half_close, max_age } = listener.timeouts;
-    let expires = (!max_age.is_zero()).then(|| record.accepted() + max_age);
+    let ListenerTimeouts { handshake: _, idle, half_close, max_age: _ } = listener.timeouts;
+    let expires = listener.retires(record.accepted());
     let half_close = half_close.min(idle);
-    let (client, server, early) = found;
-    let limits = Limits { idle, half_close, expires };
-    Ok(Established::Relay(Relayed { client, server, early, live, limits }))
+    let Found { client, server, early, outlier } = found;
+    let server_speaks_first = outlier.is_some_and(|outlier| outlier.server_speaks_first);
+    let first_byte = match outlier.map(|outlier| outlier.first_byte).filter(|time| !time.is_zero()) {
+        None => FirstByte::Settled,
+        Some(time) if server_speaks_first => FirstByte::By(Instant::now() + time),
+        Some(time) => FirstByte::After(u32::try_from(time.as_millis()).unwrap_or(u32::MAX)),
+    };
+    let limits = Limits { idle, half_close, expires, first_byte };
+    Ok(Established::Relay(Relayed { client, server, early, live, limits, server_speaks_first }))
+}
+
+/// Both ends of a connection, and what is held against its server.
+struct Found {
+    client: ClientEnd,
+    server: ServerEnd,
+    early: Early,
+    outlier: Option<Outlier>,
 }
 
 /// Hears the client out and connects to a server of the pool that leads to. Until there is one, dropping the future
@@ -207,7 +221,7 @@ async fn find_server(
     mut client: Stream,
     listener: &Listener,
     snapshot: &Arc<Snapshot>,
-) -> Result<(ClientEnd, ServerEnd, Early), Reason> {
+) -> Result<Found, Reason> {
     client.set_abandoned(true);
     let mut arrived = arrive(record, client, listener).await?;
     arrived.end.set_abandoned(true);
@@ -233,7 +247,7 @@ async fn find_server(
         }
         ServerEnd::Plain(_) | ServerEnd::Tls(_) => Early { bytes: early, ours: 0 },
     };
-    Ok((end, server, early))
+    Ok(Found { client: end, server, early, outlier: pool.outlier })
 }
 
 /// Waits until a client that must not send a PROXY header has sent something else, or the server has spoken first, so that
@@ -263,20 +277,20 @@ async fn screen(record: &Record, arrived: &mut Arrived, server: &mut ServerEnd) 
 
 /// Relays between the two sides until the end, and closes both accordingly.
 async fn converse(record: &mut Record, relayed: Relayed) {
-    let Relayed { client, server, early, live, limits } = relayed;
+    let Relayed { client, server, early, live, limits, server_speaks_first } = relayed;
     // Each pair of ends has a relay of its own. Only that of plain ones is part of the task itself, which so stays small.
     match (client, server) {
         (ClientEnd::Plain(client), ServerEnd::Plain(server)) => {
-            run(record, client, server, early, live, limits).await;
+            run(record, client, server, early, live, limits, server_speaks_first).await;
         }
         (ClientEnd::Plain(client), ServerEnd::Tls(server)) => {
-            Box::pin(run(record, client, *server, early, live, limits)).await;
+            Box::pin(run(record, client, *server, early, live, limits, server_speaks_first)).await;
         }
         (ClientEnd::Tls(client), ServerEnd::Plain(server)) => {
-            Box::pin(run(record, *client, server, early, live, limits)).await;
+            Box::pin(run(record, *client, server, early, live, limits, server_speaks_first)).await;
         }
         (ClientEnd::Tls(client), ServerEnd::Tls(server)) => {
-            Box::pin(run(record, *client, *server, early, live, limits)).await;
+            Box::pin(run(record, *client, *server, early, live, limits, server_speaks_first)).await;
         }
     }
 }
@@ -288,10 +302,12 @@ async fn run(
     early: Early,
     live: Entry,
     limits: Limits,
+    server_speaks_first: bool,
 ) {
     let desk = Rc::clone(&record.desk);
-    let meter = Both::new(desk.worker, Some(record.listener()), record.server());
-    let report = relay(&mut client, &mut server, early, limits, &desk.scratch, &live.recall, &meter).await;
+    let witness = Witness::new(desk.worker, Some(record.listener()), record.server());
+    let report = relay(&mut client, &mut server, early, limits, &desk.scratch, &live.recall, &witness).await;
+    witness.relayed(&report, server_speaks_first);
     record.moved(report.up, report.down);
     if !report.is_clean() {
         client.abandon();

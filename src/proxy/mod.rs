@@ -11,6 +11,7 @@ mod live;
 mod reasons;
 mod record;
 mod turn;
+mod witness;
 
 use std::cell::Cell;
 use std::rc::Rc;

@@ -13,6 +13,19 @@ pub struct Limits {
     pub half_close: Duration,
     /// The moment at which it is too old, if there is one.
     pub expires: Option<Instant>,
+    /// Until when the server is to have spoken.
+    pub first_byte: FirstByte,
+}
+
+/// Until when a server is to have spoken, for the meter to hear of it. It ends nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FirstByte {
+    /// It has spoken, or its time is over, or nobody asks.
+    Settled,
+    /// So many milliseconds after the client's first byte: a number that leaves every connection small.
+    After(u32),
+    /// By then.
+    By(Instant),
 }
 
 /// What a deadline is for.
@@ -22,6 +35,7 @@ pub(super) enum Due {
     HalfClose,
     MaxAge,
     Recall,
+    FirstByte,
 }
 
 /// The deadlines of one connection.
@@ -41,6 +55,24 @@ impl Deadlines {
         self.last_moved = now;
     }
 
+    /// So many bytes moved to the server and to the client in all.
+    pub(super) fn spoken(&mut self, up: u64, down: u64, now: Instant) {
+        self.moved(now);
+        match self.limits.first_byte {
+            FirstByte::Settled => {}
+            FirstByte::After(_) | FirstByte::By(_) if down > 0 => self.settle(),
+            FirstByte::After(millis) if up > 0 => {
+                self.limits.first_byte = FirstByte::By(now + Duration::from_millis(millis.into()));
+            }
+            FirstByte::After(_) | FirstByte::By(_) => {}
+        }
+    }
+
+    /// Nobody waits for the server's first byte any more.
+    pub(super) fn settle(&mut self) {
+        self.limits.first_byte = FirstByte::Settled;
+    }
+
     /// The next deadline and what it is for.
     pub(super) fn next(&self, half_closed: bool, recalled: Option<Instant>) -> (Instant, Due) {
         let quiet = if half_closed {
@@ -50,8 +82,12 @@ impl Deadlines {
         };
         let age = self.limits.expires.map(|at| (at, Due::MaxAge));
         let recall = recalled.map(|at| (at, Due::Recall));
+        let first_byte = match self.limits.first_byte {
+            FirstByte::By(at) => Some((at, Due::FirstByte)),
+            FirstByte::Settled | FirstByte::After(_) => None,
+        };
         // Ties go to the most deliberate cause, so that a log line names the operator's wish and not a coincidence.
-        recall.into_iter().chain(age).chain([quiet]).min_by_key(|(at, _)| *at).unwrap_or(quiet)
+        recall.into_iter().chain(age).chain(first_byte).chain([quiet]).min_by_key(|(at, _)| *at).unwrap_or(quiet)
     }
 }
 
@@ -65,6 +101,7 @@ mod tests {
             idle: Duration::from_secs(300),
             half_close: Duration::from_secs(30),
             expires: expires.map(|after| now + after),
+            first_byte: FirstByte::Settled,
         };
         (Deadlines::new(limits, now), now)
     }
@@ -90,5 +127,24 @@ mod tests {
         assert_eq!(deadlines.next(false, Some(now)), (now, Due::Recall));
         assert_eq!(deadlines.next(false, Some(now + Duration::from_secs(5))).1, Due::Recall);
         assert_eq!(deadlines.next(false, Some(now + Duration::from_secs(6))).1, Due::MaxAge);
+    }
+
+    #[test]
+    fn the_first_byte_of_a_server_is_waited_for_from_the_clients_on_and_once() {
+        let (mut deadlines, now) = deadlines(None);
+        let second = Duration::from_secs(1);
+        deadlines.limits.first_byte = FirstByte::After(1000);
+        assert_eq!(deadlines.next(false, None).1, Due::Idle, "the client has said nothing");
+        deadlines.spoken(1, 0, now + second);
+        deadlines.spoken(2, 0, now + second * 3 / 2);
+        assert_eq!(deadlines.next(false, None), (now + 2 * second, Due::FirstByte));
+        deadlines.spoken(2, 1, now + 2 * second);
+        assert_eq!(deadlines.next(false, None).1, Due::Idle);
+        deadlines.spoken(3, 1, now + 3 * second);
+        assert_eq!(deadlines.next(false, None).1, Due::Idle);
+        deadlines.limits.first_byte = FirstByte::By(now + 4 * second);
+        assert_eq!(deadlines.next(false, None), (now + 4 * second, Due::FirstByte), "a server that speaks first");
+        deadlines.settle();
+        assert_eq!(deadlines.next(false, None).1, Due::Idle);
     }
 }

@@ -22,8 +22,8 @@ use crate::net::errno::is_disconnect;
 
 pub use adapter::{WireIo, WireParts};
 pub use conduit::Conduit;
-pub use deadlines::Limits;
 use deadlines::{Deadlines, Due};
+pub use deadlines::{FirstByte, Limits};
 use flow::{Fault, Flow};
 pub use scratch::Scratch;
 pub use wire::{Broken, Read, Then, Wire};
@@ -104,6 +104,9 @@ pub struct Early {
 pub trait Meter {
     /// These many bytes were delivered in this direction.
     fn moved(&self, direction: Direction, bytes: usize);
+
+    /// The server has said nothing for as long as it may; it goes on all the same.
+    fn late(&self) {}
 }
 
 /// Calls a relay back from outside: by a moment, it is to be over.
@@ -237,10 +240,11 @@ impl Relay {
                 }
             }
         }
-        if self.up.delivered() + self.down.delivered() != before {
-            self.deadlines.moved(Instant::now());
+        let (up, down) = (self.up.delivered(), self.down.delivered());
+        if up + down != before {
+            self.deadlines.spoken(up, down, Instant::now());
         }
-        self.poll_deadlines(cx, recall, timer)
+        self.poll_deadlines(cx, recall, meter, timer)
     }
 
     /// Takes down what the flow that reads from `side` has met.
@@ -283,20 +287,31 @@ impl Relay {
         })
     }
 
-    fn poll_deadlines(&self, cx: &mut Context<'_>, recall: &Recall, mut timer: Pin<&mut Sleep>) -> Poll<End> {
-        let (next, due) = self.deadlines.next(self.first_end.is_some(), recall.by());
+    fn poll_deadlines(
+        &mut self,
+        cx: &mut Context<'_>,
+        recall: &Recall,
+        meter: &impl Meter,
+        mut timer: Pin<&mut Sleep>,
+    ) -> Poll<End> {
+        let (mut next, mut due) = self.deadlines.next(self.first_end.is_some(), recall.by());
         // A deadline that moved further away is looked at when the timer fires; only a nearer one sets it anew.
         if next < timer.deadline() {
             timer.as_mut().reset(next);
         }
         while timer.as_mut().poll(cx).is_ready() {
             if next <= Instant::now() {
-                return Poll::Ready(match due {
-                    Due::Idle => End::Idle,
-                    Due::HalfClose => End::HalfClose,
-                    Due::MaxAge => End::MaxAge,
-                    Due::Recall => End::Recalled,
-                });
+                match due {
+                    Due::Idle => return Poll::Ready(End::Idle),
+                    Due::HalfClose => return Poll::Ready(End::HalfClose),
+                    Due::MaxAge => return Poll::Ready(End::MaxAge),
+                    Due::Recall => return Poll::Ready(End::Recalled),
+                    Due::FirstByte => {
+                        self.deadlines.settle();
+                        meter.late();
+                        (next, due) = self.deadlines.next(self.first_end.is_some(), recall.by());
+                    }
+                }
             }
             timer.as_mut().reset(next);
         }

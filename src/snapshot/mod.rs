@@ -10,6 +10,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+use tokio::time::Instant;
 
 use crate::backend::{Duty, Server, State};
 use crate::config::model::{self, Model, OnDown, PrimaryPool};
@@ -98,6 +99,15 @@ impl Listener {
     #[must_use]
     pub fn leads_on(&self, server_name: Option<&str>, offers: impl Fn(&[u8]) -> bool) -> bool {
         self.pool.is_some() || self.routes.find(server_name, offers).is_some()
+    }
+
+    /// When a connection that was accepted at `accepted` is too old, if it ever is: give or take a tenth, so that
+    /// connections that were made together are not made anew together.
+    #[must_use]
+    pub fn retires(&self, accepted: Instant) -> Option<Instant> {
+        let max_age = self.timeouts.max_age;
+        let jittered = max_age.mul_f64(0.9 + 0.2 * fastrand::f64());
+        (!max_age.is_zero()).then(|| accepted + jittered)
     }
 }
 
@@ -363,4 +373,33 @@ fn build_pool(pool: &model::Pool, before: Option<&PoolInEffect>, catalogue: &Cat
         rules: rules.clone(),
     };
     Pool::continuing(state, settings, servers).with_retry_budget(http.retry_budget)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Environment, load_text};
+    use std::path::Path;
+
+    fn built(listener: &str) -> Snapshot {
+        let text =
+            format!("[listeners.l]\nbind = 0\npool = \"p\"\n{listener}\n[pools.p]\nservers = [\"127.0.0.1:1\"]\n");
+        let environment = Environment { descriptor_limit: 20_000, cores: 2 };
+        let loaded =
+            load_text(&text, "test", Path::new("/"), &environment).unwrap_or_else(|p| panic!("{}", p.human(false)));
+        Snapshot::build(loaded.model, None, &Catalogue::new(1))
+    }
+
+    #[test]
+    fn connections_that_were_made_together_grow_old_at_different_moments_around_their_age() {
+        let snapshot = built("timeouts = { max_age = \"100s\" }");
+        let listener = snapshot.listener(&Name::new("l")).unwrap();
+        let now = Instant::now();
+        let ages: Vec<_> =
+            (0..1000).map(|_| listener.retires(now).unwrap().duration_since(now).as_secs_f64()).collect();
+        assert!(ages.iter().all(|age| (90.0..=110.0).contains(age)));
+        assert!(ages.iter().any(|age| *age < 92.0) && ages.iter().any(|age| *age > 108.0), "they bunch");
+        let (snapshot, name) = (built(""), Name::new("l"));
+        assert_eq!(snapshot.listener(&name).unwrap().retires(now), None);
+    }
 }

@@ -221,7 +221,7 @@ async fn a_server_that_nobody_can_connect_to_is_ejected_for_a_while_though_nothi
     let shown = instance.server(dead.address).await;
     assert_eq!(
         (shown["state"].as_str(), shown["reason"].as_str()),
-        (Some("ejected"), Some("2 attempts in a row had no answer"))
+        (Some("ejected"), Some("2 attempts in a row failed, the last with connect_refused"))
     );
     let failures = || instance.of_server("connect_failures_total", dead.address, ",reason=\"connect_refused\"");
     let before = failures();

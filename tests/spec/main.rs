@@ -26,6 +26,7 @@ mod balance;
 mod capacity;
 mod health;
 mod discovery;
+mod ejection;
 mod reload;
 mod drain;
 mod admin;

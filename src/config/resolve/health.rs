@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 use std::str::FromStr;
+use std::time::Duration;
 
 use ::http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use ::http::uri::{Authority, PathAndQuery};
@@ -12,9 +13,11 @@ use crate::config::problem::{Findings, quoted};
 use crate::config::raw_check::RawHttpProbe;
 use crate::config::raw_health::RawOutlier;
 use crate::config::read::{At, ByName};
-use crate::health::{HttpProbe, HttpVersion, Outlier};
+use crate::health::{HttpProbe, HttpVersion, Outlier, SuccessRate};
 use crate::units::format_duration;
 
+/// The least time between two comparisons of servers.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
 /// The statuses a final response can have (RFC 9110 §15).
 const FINAL: RangeInclusive<u16> = 200..=599;
 
@@ -141,16 +144,39 @@ fn resolve_body(body: &At<&str>, method: Option<&Method>, findings: &mut Finding
 
 /// When the servers of a pool are ejected; never, if nothing is counted.
 pub(super) fn resolve_outlier(raw: RawOutlier, findings: &mut Findings) -> Option<Outlier> {
-    let RawOutlier { consecutive_5xx, consecutive_gateway, consecutive_failures, ejection, max_ejection, max_ejected } =
-        raw;
+    let RawOutlier {
+        consecutive_5xx,
+        consecutive_gateway,
+        consecutive_failures,
+        first_byte,
+        server_speaks_first,
+        success_rate_factor,
+        success_rate_margin,
+        success_rate_min_servers,
+        success_rate_min_requests,
+        interval,
+        ejection,
+        max_ejection,
+        max_ejected,
+    } = raw;
     let default = Outlier::default();
-    let zero = consecutive_5xx.iter().chain(&consecutive_gateway).chain(&consecutive_failures).last().cloned();
+    let zeros = [&consecutive_5xx, &consecutive_gateway, &consecutive_failures, &success_rate_factor];
+    let zero = zeros.into_iter().flatten().last().cloned();
     let number = |count: Option<At<u16>>, default: u16| count.map_or(default, |At { value, .. }| value);
     let limits = Limits {
         server_errors: number(consecutive_5xx, default.limits.server_errors),
         gateway_errors: number(consecutive_gateway, default.limits.gateway_errors),
         failures: number(consecutive_failures, default.limits.failures),
     };
+    let rates = SuccessRate::default();
+    let success_rate = SuccessRate {
+        interval: interval.map_or(rates.interval, |interval| resolve_interval(interval, findings)),
+        min_servers: number(success_rate_min_servers, rates.min_servers),
+        min_requests: success_rate_min_requests.map_or(rates.min_requests, |At { value, .. }| value),
+        factor: number(success_rate_factor, rates.factor),
+        margin: success_rate_margin.map_or(rates.margin, |At { value, .. }| value),
+    };
+    let success_rate = (success_rate.factor > 0).then_some(success_rate);
     let place = max_ejection.as_ref().or(ejection.as_ref()).map(|At { span, .. }| span.clone());
     let ejection = ejection.map_or(default.ejection, |At { value, .. }| value);
     // One that is longer from the start is a wish and no mistake, unless somebody wrote otherwise.
@@ -160,11 +186,30 @@ pub(super) fn resolve_outlier(raw: RawOutlier, findings: &mut Findings) -> Optio
         let message = format!("the `max_ejection` of a pool ({longest}) is shorter than its `ejection` ({first})");
         findings.error(place, &message).expected("a `max_ejection` no shorter than the `ejection`");
     }
-    if limits == (Limits { server_errors: 0, gateway_errors: 0, failures: 0 }) {
+    if limits == (Limits { server_errors: 0, gateway_errors: 0, failures: 0 }) && success_rate.is_none() {
         let message = "`outlier` counts nothing, so no server is ever ejected";
         findings.warning(zero.map(|At { span, .. }| span).unwrap_or_default(), message);
         return None;
     }
     let max_ejected = max_ejected.map_or(default.max_ejected, |At { value, .. }| value);
-    Some(Outlier { limits, ejection, max_ejection, max_ejected })
+    Some(Outlier {
+        limits,
+        success_rate,
+        first_byte: first_byte.map_or(default.first_byte, |At { value, .. }| value),
+        server_speaks_first: server_speaks_first.map_or(default.server_speaks_first, |At { value, .. }| value),
+        ejection,
+        max_ejection,
+        max_ejected,
+    })
+}
+
+/// How often servers are compared.
+fn resolve_interval(interval: At<Duration>, findings: &mut Findings) -> Duration {
+    let At { value, span } = interval;
+    if value < SHORTEST_INTERVAL {
+        let message =
+            format!("the `interval` of `outlier` ({}) is too short to tell servers apart", format_duration(value));
+        findings.error(span, &message).expected(&format!("{} or more", format_duration(SHORTEST_INTERVAL)));
+    }
+    value
 }

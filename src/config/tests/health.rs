@@ -3,7 +3,9 @@
 use super::*;
 use crate::backend::Limits;
 use crate::config::model::{OnDown, PrimaryPool};
-use crate::health::{Active, Check, Failback, HttpProbe, HttpVersion, Initial, Outlier, Probe, Step, Timing};
+use crate::health::{
+    Active, Check, Failback, HttpProbe, HttpVersion, Initial, Outlier, Probe, Step, SuccessRate, Timing,
+};
 use crate::units::Percent;
 use std::time::Duration;
 
@@ -209,15 +211,27 @@ fn servers_are_ejected_where_the_file_says_so_and_by_the_defaults_where_it_says_
     assert_eq!(model(MINIMAL).pools[0].outlier, None);
     assert_eq!(model(&with("outlier = {}")).pools[0].outlier, Some(Outlier::default()));
     let text = "outlier = { consecutive_5xx = 7, consecutive_gateway = 0, consecutive_failures = 1, ejection = \"10m\", \
-                max_ejected = \"10%\" }";
+                max_ejected = \"10%\", first_byte = \"2s\", server_speaks_first = true, success_rate_factor = 3000, \
+                success_rate_margin = \"1%\", success_rate_min_servers = 3, success_rate_min_requests = 50, interval = \"5s\" }";
     let ten_minutes = Duration::from_secs(600);
     let expected = Outlier {
         limits: Limits { server_errors: 7, gateway_errors: 0, failures: 1 },
+        success_rate: Some(SuccessRate {
+            interval: Duration::from_secs(5),
+            min_servers: 3,
+            min_requests: 50,
+            factor: 3000,
+            margin: Percent::new(1).unwrap(),
+        }),
+        first_byte: Duration::from_secs(2),
+        server_speaks_first: true,
         ejection: ten_minutes,
         max_ejection: ten_minutes,
         max_ejected: Percent::new(10).unwrap(),
     };
     assert_eq!(model(&with(text)).pools[0].outlier, Some(expected));
+    let alone = model(&with("outlier = { success_rate_factor = 0 }")).pools[0].outlier;
+    assert_eq!(alone, Some(Outlier { success_rate: None, ..Outlier::default() }));
 }
 
 #[test]
@@ -226,11 +240,13 @@ fn ejections_that_make_no_sense_are_told_where_they_stand() {
         ("max_ejected = \"101%\"", "7:27 \"101%\" is not a share"),
         ("max_ejected = 50", "7:27 `max_ejected` cannot be a whole number"),
         ("consecutive_5xx = 1001", "7:31 `consecutive_5xx` cannot be 1001"),
+        ("interval = \"99ms\"", "7:24 the `interval` of `outlier` (99ms) is too short to tell servers apart"),
+        ("success_rate_min_servers = 1", "7:40 `success_rate_min_servers` cannot be 1"),
         ("ejection = \"0s\"", "7:24 `ejection` cannot be zero"),
         ("max_ejection = \"29s\"", "7:28 the `max_ejection` of a pool (29s) is shorter than its `ejection` (30s)"),
         (
-            "consecutive_5xx = 0, consecutive_gateway = 0, consecutive_failures = 0",
-            "7:82 `outlier` counts nothing, so no server is ever ejected",
+            "consecutive_5xx = 0, consecutive_gateway = 0, consecutive_failures = 0, success_rate_factor = 0",
+            "7:107 `outlier` counts nothing, so no server is ever ejected",
         ),
     ] {
         assert_eq!(said(&with(&format!("outlier = {{ {keys} }}"))), [expected], "{keys}");

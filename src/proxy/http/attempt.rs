@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -14,7 +15,7 @@ use super::head::Words;
 use super::link::Link;
 use super::request::{Finish, Job, Upgraded};
 use super::sides::{ResponseHead, Server};
-use crate::backend::{Lease, Outcome, Server as Backend};
+use crate::backend::{Lapse, Lease, Outcome, Server as Backend};
 use crate::balance::Key;
 use crate::ending::Reason;
 use crate::message::head::Known;
@@ -23,8 +24,8 @@ use crate::message::token;
 use crate::message::version::Version;
 use crate::pool::{Picked, Retrying, Tried};
 use crate::proxy::key;
-use crate::proxy::record::Both;
 use crate::proxy::turn::Turn;
+use crate::proxy::witness::Witness;
 use crate::snapshot::{PoolInEffect, RouteInEffect};
 
 /// A failed attempt.
@@ -245,15 +246,16 @@ impl Job<'_> {
         self.record.sent_to(lease, connecting, sent);
         // A copy counts for its server alone.
         let listener = (!self.record.is_copy()).then_some(&*self.context.metrics);
-        let meter = Both::new(desk.worker, listener, Some(&server.state));
+        let witness = Witness::new(desk.worker, listener, Some(&server.state));
         let response = desk.requests.stash.response();
         let Self { client, request, recall, timer, .. } = self;
         let mut exchange =
             Exchange::new(client, connection, response, errand.bounds, &desk.scratch, recall, request.is_head(), sent);
         exchange.copy = errand.copy.take();
-        if let Arrived::Stopped(stop) = exchange.until_head(timer, &meter).await {
+        exchange.first_byte = errand.pool.outlier.map_or(Duration::ZERO, |outlier| outlier.first_byte);
+        if let Arrived::Stopped(stop) = exchange.until_head(timer, &witness).await {
             let remains = exchange.into_remains();
-            return self.stopped(errand, server, stop, reused, remains);
+            return self.stopped(errand, &witness, stop, reused, remains);
         }
         let status = exchange.response.status;
         // To a client of HTTP/2 a success would say that there is a tunnel (RFC 8441 §4).
@@ -262,7 +264,7 @@ impl Job<'_> {
             let remains = exchange.into_remains();
             return self.switched(errand, remains);
         }
-        server.state.report(Outcome::of_status(status));
+        witness.report(Outcome::of_status(status));
         let is_refusal = retry_on.statuses.contains(&status) && request.is_idempotent() && exchange.is_body_whole();
         // This answer is better than none.
         if is_refusal && let Some(other) = errand.another(tried) {
@@ -286,7 +288,7 @@ impl Job<'_> {
             to_head: request.is_head(),
             uploaded,
         });
-        let result = exchange.until_end(timer, &meter, &mut compression.encoding).await;
+        let result = exchange.until_end(timer, &witness, &mut compression.encoding).await;
         let remains = exchange.into_remains();
         self.ended(errand, server, result, remains)
     }
@@ -295,7 +297,7 @@ impl Job<'_> {
     fn stopped(
         &mut self,
         errand: &mut Errand<'_>,
-        server: &Backend,
+        witness: &Witness<'_>,
         stop: Stop,
         reused: bool,
         remains: Remains,
@@ -311,7 +313,7 @@ impl Job<'_> {
         match stop {
             Stop::Server(reason) => {
                 if !(reused && broke(reason)) {
-                    server.state.report(Outcome::Failure);
+                    witness.report(Outcome::Failure(Lapse::Ended(reason)));
                     self.record.left_unanswered();
                 }
                 let retry_on = &errand.pool.http.retry_on;

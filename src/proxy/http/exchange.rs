@@ -109,6 +109,8 @@ pub(super) struct Exchange<'a, 'c> {
     pub(super) to_head: bool,
     /// Where the request's body goes as well.
     pub(super) copy: Option<Tee>,
+    /// How long the server may take to the head of its response before the meter hears that it is late; zero is for ever.
+    pub(super) first_byte: Duration,
     /// Bytes of the request's body that were read, and of the response's that were passed on.
     pub(super) up: u64,
     pub(super) down: u64,
@@ -155,6 +157,7 @@ impl<'a, 'c> Exchange<'a, 'c> {
             recall,
             to_head,
             copy: None,
+            first_byte: Duration::ZERO,
             up: 0,
             down: 0,
             unseen: false,
@@ -242,6 +245,9 @@ impl<'a, 'c> Exchange<'a, 'c> {
                 return Poll::Ready(Arrived::Stopped(Stop::Client(of_gone(gone))));
             }
             let (deadline, stop) = self.deadline_of_head();
+            if matches!(stop, Stop::Server(_)) {
+                self.poll_late(cx, timer, meter);
+            }
             return self.poll_deadlines(cx, timer, deadline, stop).map(Arrived::Stopped);
         }
     }
@@ -463,6 +469,14 @@ impl<'a, 'c> Exchange<'a, 'c> {
             Some(seconds) => self.began + GRACE + Duration::from_secs(seconds),
         };
         (idle.min(slow), Stop::Client(Reason::BodyTimeout))
+    }
+
+    /// Tells the meter once when the server, whose turn it is, is later than it may be.
+    fn poll_late(&mut self, cx: &mut Context<'_>, timer: &mut Timer, meter: &impl Meter) {
+        if !self.first_byte.is_zero() && timer.poll(cx, self.moved + self.first_byte).is_ready() {
+            self.first_byte = Duration::ZERO;
+            meter.late();
+        }
     }
 
     fn poll_deadlines(&self, cx: &mut Context<'_>, timer: &mut Timer, deadline: Instant, stop: Stop) -> Poll<Stop> {

@@ -45,7 +45,7 @@ use crate::ending::Reason;
 use crate::message::line::Fault;
 use crate::message::request::{Parsed, Request};
 use crate::net::address::Endpoint;
-use crate::relay::{Limits, Wire};
+use crate::relay::{FirstByte, Limits, Wire};
 use crate::snapshot::{Front, HttpInEffect, Listener, Snapshot};
 use crate::units::Name;
 use client::Http1Client;
@@ -110,13 +110,7 @@ pub(super) struct Terms {
 impl Terms {
     /// Those of a listener, for a connection accepted at `accepted`.
     pub(super) fn of(listener: &Listener, http: &HttpInEffect, accepted: Instant) -> Self {
-        let max_age = listener.timeouts.max_age;
-        // Give or take a tenth, so that connections that were made together are not made anew together.
-        let jittered = max_age.mul_f64(0.9 + 0.2 * fastrand::f64());
-        Self {
-            request_header: http.settings.timeouts.request_header,
-            retires: (!max_age.is_zero()).then(|| accepted + jittered),
-        }
+        Self { request_header: http.settings.timeouts.request_header, retires: listener.retires(accepted) }
     }
 }
 
@@ -372,7 +366,12 @@ impl Connection {
             }
             Finish::Upgraded(upgraded) => {
                 let ListenerTimeouts { handshake: _, idle, half_close, max_age: _ } = listener.timeouts;
-                let limits = Limits { idle, half_close: half_close.min(idle), expires: self.client.retires };
+                let limits = Limits {
+                    idle,
+                    half_close: half_close.min(idle),
+                    expires: self.client.retires,
+                    first_byte: FirstByte::Settled,
+                };
                 let (reason, clean) =
                     Box::pin(tunnel::of_http1(&mut self.client, *upgraded, record, limits, &self.live)).await;
                 After::Tunnelled(reason, clean)

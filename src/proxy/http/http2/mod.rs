@@ -32,7 +32,7 @@ use crate::config::model::http::HttpLimits;
 use crate::ending::Reason;
 use crate::proxy::ends::ClientEnd;
 use crate::proxy::live::Entry;
-use crate::relay::{Limits, WireIo};
+use crate::relay::{FirstByte, Limits, WireIo};
 use crate::snapshot::{HttpInEffect, Snapshot};
 use client::Http2Client;
 use stream::Receiver;
@@ -309,7 +309,8 @@ async fn handle(shared: &Rc<Shared>, head: Head<RecvStream>, respond: SendRespon
         Finish::Aborted(reason) => client.reset(code_of(reason)),
         Finish::Upgraded(upgraded) => {
             let ListenerTimeouts { handshake: _, idle, half_close, max_age: _ } = listener.timeouts;
-            let limits = Limits { idle, half_close: half_close.min(idle), expires: None };
+            let limits =
+                Limits { idle, half_close: half_close.min(idle), expires: None, first_byte: FirstByte::Settled };
             Box::pin(tunnel::of_http2(client, *upgraded, record, limits)).await;
         }
     }
