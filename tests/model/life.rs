@@ -37,7 +37,7 @@ const MOST_HELD: usize = 60;
 #[tokio::test(start_paused = true)]
 async fn pools_health_and_reloads_do_what_a_naive_model_says() {
     let (mut rotations, mut minima, mut bounds, mut reloads, mut changes) = (0, 0, 0, 0, 0);
-    for (seed, _witness) in seeds::all("pools_health_and_reloads_do_what_a_naive_model_says") {
+    for (seed, _witness) in seeds::all("pools_health_and_reloads_do_what_a_naive_model_says", seeds::MANY) {
         let mut life = Life::new(Rng::with_seed(seed));
         for _ in 0..STEPS {
             life.step().await;

@@ -2,7 +2,7 @@
 //!
 //! `life` runs pools, health and reloads through ten thousand steps a seed; `naive` is what it is held against, `asked` the
 //! configurations it reloads. `checker` does the same to the loop that probes; `parsers` and `client_hello` feed mutated
-//! text and bytes to whatever reads them. `SEED=7` replays one seed, `SEEDS=500` widens; the default is twenty.
+//! text and bytes to whatever reads them. `SEED=7` replays one seed, `SEEDS=500` widens; the default is twenty, and 200 for `life`.
 
 #![allow(
     clippy::disallowed_methods,

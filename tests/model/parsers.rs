@@ -164,7 +164,7 @@ fn small_words_print_as_what_they_were_read_from() {
 }
 
 fn seeds() -> impl Iterator<Item = (u64, super::seeds::Witness)> {
-    super::seeds::all("parsers")
+    super::seeds::all("parsers", super::seeds::FEW)
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! The seeds of a run, and the word that tells which of them failed.
 
 /// How many seeds are tried unless the environment says otherwise.
-const DEFAULT: u64 = 20;
+pub(crate) const FEW: u64 = 20;
+/// The same for what everything hangs on.
+pub(crate) const MANY: u64 = 200;
 
 /// Names the seed if the test panics while it is alive.
 pub(crate) struct Witness {
@@ -21,14 +23,14 @@ impl Drop for Witness {
 }
 
 /// Every seed to try, each with its witness. The thread's own generator, which the algorithms use, starts from it as well.
-pub(crate) fn all(test: &'static str) -> impl Iterator<Item = (u64, Witness)> {
+pub(crate) fn all(test: &'static str, count: u64) -> impl Iterator<Item = (u64, Witness)> {
     let number = |key: &str| {
         let text = std::env::var(key).ok()?;
         Some(text.parse::<u64>().unwrap_or_else(|_| panic!("{key}={text:?} is no whole number")))
     };
     let seeds = match number("SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("SEEDS").unwrap_or(DEFAULT),
+        None => 0..number("SEEDS").unwrap_or(count),
     };
     seeds.map(move |seed| {
         fastrand::seed(seed);
