@@ -252,16 +252,24 @@ impl Pool {
         self.traffic.may_retry(self.retry_budget)
     }
 
-    /// The local address to connect to this server from, the next of those of its family; `None` leaves it to the kernel.
+    /// The local addresses that this server may be connected to from, those of its family; none leaves it to the kernel.
     #[must_use]
-    pub fn next_source(&self, server: &Server) -> Option<IpAddr> {
-        self.sources(server)?.next()
+    pub fn sources_for(&self, server: &Server) -> &[IpAddr] {
+        self.sources(server).map(Sources::addresses).unwrap_or_default()
+    }
+
+    /// The same in the order in which they are to be tried now, which begins with the next one. There is always one, and a
+    /// `None` leaves it to the kernel.
+    pub fn sources_in_turn(&self, server: &Server) -> impl Iterator<Item = Option<IpAddr>> {
+        let is_free = self.sources_for(server).is_empty();
+        let addresses = self.sources(server).into_iter().flat_map(Sources::in_turn);
+        addresses.map(Some).chain(is_free.then_some(None))
     }
 
     /// The first of the local addresses that this server may be connected to from: the one its checks use.
     #[must_use]
     pub fn first_source(&self, server: &Server) -> Option<IpAddr> {
-        self.sources(server)?.first()
+        self.sources_for(server).first().copied()
     }
 
     /// Makes its servers report their load to it from now on, in place of an earlier pool. The publisher calls it once the

@@ -12,11 +12,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use portreeve::backend::State;
 use portreeve::config::{Environment, Loaded, Problems, load_file, load_text};
 use portreeve::ending::Reason;
-use portreeve::metrics::Catalogue;
+use portreeve::metrics::{Catalogue, SourcePorts, Stock};
 use portreeve::units::Name;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, IsCa, Issuer, KeyIdMethod, KeyPair,
@@ -393,6 +394,9 @@ fn families() -> BTreeSet<String> {
     let discovery = catalogue.discovery(&Name::new("pool"));
     discovery.begun("source");
     catalogue.set_certificates([(&Name::new("listener"), "example.com".to_owned(), 0)].into_iter());
+    let stock = Stock { free: 1, total: 2, lasts: Some(Duration::from_secs(3)) };
+    let ports = vec![SourcePorts { source: None, ports: stock }];
+    catalogue.set_supplies([((Name::new("pool"), Name::new("server")), ports)].into(), Some(stock));
     let text = catalogue.expose();
     let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE portreeve_")?.split(' ').next());
     names.map(|name| format!("portreeve_{name}")).collect()

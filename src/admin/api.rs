@@ -3,6 +3,7 @@
 //! Every route reads. A web page must not read along through a browser that can reach the port, so requests that name
 //! another host than this one (DNS rebinding) or come from another origin are refused before they are routed.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -19,6 +20,7 @@ use super::rfc3339::Rfc3339;
 use super::{Standing, StandingNow, View, lock};
 use crate::backend::{Duty, Ejection, Role, Server};
 use crate::config::model;
+use crate::metrics::{Catalogue, SourcePorts, Stock};
 use crate::net::address::{Endpoint, ServerAddr};
 use crate::pool::Rules;
 use crate::snapshot::Snapshot;
@@ -153,7 +155,8 @@ async fn pools(State(view): State<Arc<View>>) -> Response {
     let snapshot = view.snapshot();
     let sources = lock(&view.sources).clone();
     let of = |pool: &Name| sources.get(pool).map_or(&[][..], Vec::as_slice);
-    let all: Vec<_> = snapshot.pools().map(|pool| PoolShown::of(&pool.pool, of(pool.pool.name()))).collect();
+    let all: Vec<_> =
+        snapshot.pools().map(|pool| PoolShown::of(&pool.pool, of(pool.pool.name()), &view.catalogue)).collect();
     Json(all).into_response()
 }
 
@@ -177,6 +180,8 @@ struct LimitsShown {
     max_connections: u32,
     descriptors: u64,
     descriptors_reserved: u64,
+    /// `null` before that was looked at.
+    descriptors_free: Option<u32>,
     drain_timeout: String,
 }
 
@@ -208,6 +213,7 @@ impl Status {
                 max_connections: snapshot.model.max_connections,
                 descriptors: snapshot.model.descriptors.limit,
                 descriptors_reserved: snapshot.model.descriptors.reserve,
+                descriptors_free: view.catalogue.descriptors().map(|stock| stock.free),
                 drain_timeout: format_duration(snapshot.drain_timeout()),
             },
             workers: workers
@@ -358,10 +364,22 @@ struct ServerShown<'a> {
     connect_failures: u64,
     bytes_in: u64,
     bytes_out: u64,
+    /// What is left to connect to it from; nothing before that was looked at.
+    source_ports: Vec<SourcePortsShown>,
+}
+
+#[derive(Serialize)]
+struct SourcePortsShown {
+    /// `null` where the kernel chooses it.
+    source: Option<IpAddr>,
+    free: u32,
+    total: u32,
+    /// At the present rate; `null` where they do not grow fewer.
+    exhausted_in_seconds: Option<f64>,
 }
 
 impl<'a> PoolShown<'a> {
-    fn of(pool: &'a crate::pool::Pool, sources: &'a [Arc<Standing>]) -> Self {
+    fn of(pool: &'a crate::pool::Pool, sources: &'a [Arc<Standing>], catalogue: &Catalogue) -> Self {
         Self {
             name: pool.name(),
             balance: pool.policy().label(),
@@ -371,7 +389,7 @@ impl<'a> PoolShown<'a> {
             max_connections: shown_limit(pool.rules().max_connections),
             queue: pool.state().waiting(),
             queue_max: pool.rules().queue.max,
-            servers: pool.servers().map(|server| ServerShown::of(server, pool.rules())).collect(),
+            servers: pool.servers().map(|server| ServerShown::of(server, pool.rules(), catalogue)).collect(),
             discovery: sources.iter().map(|standing| SourceShown::of(standing)).collect(),
         }
     }
@@ -385,7 +403,7 @@ impl<'a> SourceShown<'a> {
 }
 
 impl<'a> ServerShown<'a> {
-    fn of(server: &'a Server, rules: &Rules) -> Self {
+    fn of(server: &'a Server, rules: &Rules, catalogue: &Catalogue) -> Self {
         let Server {
             state,
             address: ServerAddr(address),
@@ -429,7 +447,19 @@ impl<'a> ServerShown<'a> {
             connect_failures: metrics.connect_failures(),
             bytes_in,
             bytes_out,
+            source_ports: catalogue
+                .source_ports(&state.pool, &state.name)
+                .into_iter()
+                .map(SourcePortsShown::of)
+                .collect(),
         }
+    }
+}
+
+impl SourcePortsShown {
+    fn of(left: SourcePorts) -> Self {
+        let SourcePorts { source, ports: Stock { free, total, lasts } } = left;
+        Self { source, free, total, exhausted_in_seconds: lasts.map(|lasts| lasts.as_secs_f64()) }
     }
 }
 

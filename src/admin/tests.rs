@@ -6,6 +6,7 @@ use crate::backend::{Ejection, State};
 use crate::balance::Policy;
 use crate::config::model::{self, AccessLog, LogFormat, LogLevel, Model};
 use crate::health::Check;
+use crate::metrics::{SourcePorts, Stock};
 use crate::net::address::{BindAddr, ServerAddr};
 use crate::net::dial::{First, dial};
 use crate::net::stream::Stream;
@@ -298,11 +299,13 @@ fn is_metric_name(name: &str) -> bool {
 #[tokio::test]
 async fn the_status_says_what_is_in_effect_and_how_the_last_reload_went() {
     let admin = Running::new();
+    admin.view.catalogue.set_supplies([].into(), Some(Stock { free: 7, total: 9, lasts: None }));
     let before = admin.get("/api/v1/status").await.json();
     assert_eq!(before["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(before["generation"], 1);
     let limits = serde_json::json!({
-        "max_connections": 1000, "descriptors": 20_000, "descriptors_reserved": 100, "drain_timeout": "1m30s"
+        "max_connections": 1000, "descriptors": 20_000, "descriptors_reserved": 100, "descriptors_free": 7,
+        "drain_timeout": "1m30s"
     });
     assert_eq!(before["limits"], limits);
     assert_eq!(before["workers"][1], serde_json::json!({ "worker": 1, "connections_active": 0, "handed_over": 0 }));
@@ -343,6 +346,10 @@ async fn a_pool_shows_how_each_server_does_and_why() {
     admin.server(0).metrics().connect_failed(1, crate::ending::Reason::ConnectRefused);
     admin.server(1).metrics().connected(0, Duration::ZERO);
     admin.server(1).metrics().bytes_in(0, 5);
+    let stock = |free, lasts| Stock { free, total: 4, lasts };
+    let from = SourcePorts { source: "10.0.0.9".parse().ok(), ports: stock(3, Some(Duration::from_millis(1500))) };
+    let left = vec![from, SourcePorts { source: None, ports: stock(4, None) }];
+    admin.view.catalogue.set_supplies([((Name::new("web"), Name::new("a")), left)].into(), None);
     let pools = admin.get("/api/v1/pools").await.json();
     let pool = &pools[0];
     assert_eq!(
@@ -361,6 +368,10 @@ async fn a_pool_shows_how_each_server_does_and_why() {
         "name": "a", "address": "10.0.0.1:8080", "weight": 3, "priority": 0, "backup": false, "zone": null,
         "max_connections": 5, "state": "down", "until": null, "reason": "connection refused", "warming": false, "connections_active": 0, "connections_total": 0,
         "connect_failures": 1, "bytes_in": 0, "bytes_out": 0, "role": null, "standby": false, "share": 100,
+        "source_ports": [
+            { "source": "10.0.0.9", "free": 3, "total": 4, "exhausted_in_seconds": 1.5 },
+            { "source": null, "free": 4, "total": 4, "exhausted_in_seconds": null },
+        ],
     });
     assert_eq!(down, expected);
     assert_eq!((&spare["state"], &spare["reason"]), (&"up".into(), &"not checked yet".into()));

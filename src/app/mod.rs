@@ -13,6 +13,7 @@ mod outliers;
 mod primaries;
 mod reconcile;
 mod sockets;
+mod supplies;
 mod sources;
 mod watch;
 mod writer;
@@ -183,6 +184,7 @@ pub async fn start(source: Source) -> Result<Running, StartError> {
         watch::watch(path, known, files, commands.downgrade(), &control);
     }
     certificates::remind(Arc::clone(&published), &control);
+    supplies::watch(Arc::clone(&published), Arc::clone(&catalogue), &control);
     let model = &published.load().model;
     tracing::info!(
         workers = model.workers,

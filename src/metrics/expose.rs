@@ -8,7 +8,7 @@ use prometheus::process_collector::ProcessCollector;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
 use super::shard::{CONNECT_BOUNDS, CONNECTION_BOUNDS, Total};
-use super::{Catalogue, ListenerMetrics, ServerMetrics, discovery, http, living, lock, pools};
+use super::{Catalogue, ListenerMetrics, ServerMetrics, discovery, http, living, lock, pools, ports};
 use crate::ending::{Handshake, Reason, TlsVersion};
 
 pub(super) fn expose(catalogue: &Catalogue) -> String {
@@ -18,6 +18,7 @@ pub(super) fn expose(catalogue: &Catalogue) -> String {
     add_listeners(&living(&catalogue.listeners), &mut families);
     http::add_listeners(&living(&catalogue.listeners), &mut families);
     add_certificates(catalogue, &mut families);
+    ports::add(catalogue, &mut families);
     pools::add(&living(&catalogue.pools), &living(&catalogue.servers), &mut families);
     add_servers(&living(&catalogue.servers), &mut families);
     http::add_servers(&living(&catalogue.servers), &mut families);

@@ -8,6 +8,7 @@ mod discovery;
 mod expose;
 mod http;
 mod pools;
+mod ports;
 mod shard;
 
 use std::collections::{BTreeMap, HashMap};
@@ -22,6 +23,8 @@ use crate::units::Name;
 pub use discovery::{Answered, DiscoveryMetrics};
 use http::{ListenerHttp, ServerHttp};
 pub use pools::PoolMetrics;
+use ports::Supplies;
+pub use ports::{SourcePorts, Stock};
 use shard::{CONNECT_BOUNDS, CONNECTION_BOUNDS, Histogram, Tally};
 
 /// A number that is exact at every moment and shared by all threads.
@@ -320,6 +323,8 @@ pub struct Catalogue {
     pub panics: AtomicU64,
     /// The last second, since 1970, in which there is a valid certificate for a name on a listener.
     certificates: Mutex<BTreeMap<(Name, String), i64>>,
+    /// Local ports and descriptors that are left.
+    supplies: Mutex<Supplies>,
 }
 
 impl Catalogue {
@@ -339,6 +344,7 @@ impl Catalogue {
             access_log_dropped: AtomicU64::new(0),
             panics: AtomicU64::new(0),
             certificates: Mutex::default(),
+            supplies: Mutex::default(),
         })
     }
 

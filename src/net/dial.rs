@@ -12,6 +12,7 @@ use rustix::net::sockopt::set_tcp_quickack;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 
 use super::address::{Endpoint, ServerAddr};
+use super::ports::LocalPorts;
 use super::sockopt;
 use super::stream::Stream;
 
@@ -125,11 +126,8 @@ fn is_connected_to_itself(stream: &Stream, to: &ServerAddr) -> bool {
 }
 
 /// The ports the kernel chooses local ones from (ip(7), `ip_local_port_range`); all that are not reserved if it does not say.
-static EPHEMERAL_PORTS: LazyLock<RangeInclusive<u16>> = LazyLock::new(|| {
-    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-    let mut bounds = range.split_whitespace().filter_map(|bound| bound.parse().ok());
-    bounds.next().zip(bounds.next()).map_or(1024..=u16::MAX, |(first, last)| first..=last)
-});
+static EPHEMERAL_PORTS: LazyLock<RangeInclusive<u16>> =
+    LazyLock::new(|| LocalPorts::of_this_machine().map_or(1024..=u16::MAX, |ports| ports.range()));
 
 fn classify(error: &io::Error) -> DialFailure {
     let Some(errno) = Errno::from_io_error(error) else {

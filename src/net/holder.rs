@@ -62,7 +62,7 @@ fn listening_inodes(table: &str, address: SocketAddr) -> Vec<u64> {
 }
 
 /// An address as `/proc/net/tcp` writes it: words of 32 bits, each in the byte order of the machine.
-fn parse_hex_ip(hex: &str) -> Option<IpAddr> {
+pub(super) fn parse_hex_ip(hex: &str) -> Option<IpAddr> {
     let mut octets = [0_u8; 16];
     let words = hex.len() / 8;
     for (place, octets) in octets.chunks_exact_mut(4).take(words).enumerate() {

@@ -6,6 +6,7 @@ pub mod errno;
 pub mod holder;
 pub mod host;
 pub mod listen;
+pub mod ports;
 pub mod proxy_protocol;
 mod sockopt;
 pub mod stream;

@@ -15,17 +15,18 @@ impl Sources {
         Self { addresses, turn: AtomicUsize::new(0) }
     }
 
-    /// The first of them.
-    pub(super) fn first(&self) -> Option<IpAddr> {
-        self.addresses.first().copied()
+    /// All of them.
+    pub(super) fn addresses(&self) -> &[IpAddr] {
+        &self.addresses
     }
 
-    /// The next of them.
-    pub(super) fn next(&self) -> Option<IpAddr> {
-        match *self.addresses {
-            [] => None,
-            [only] => Some(only),
-            ref several => several.get(self.turn.fetch_add(1, Ordering::Relaxed) % several.len()).copied(),
-        }
+    /// All of them, from the next one on.
+    pub(super) fn in_turn(&self) -> impl Iterator<Item = IpAddr> {
+        let next = match self.addresses.len() {
+            0 | 1 => 0,
+            several => self.turn.fetch_add(1, Ordering::Relaxed) % several,
+        };
+        let (before, after) = self.addresses.split_at_checked(next).unwrap_or_default();
+        after.iter().chain(before).copied()
     }
 }

@@ -191,10 +191,12 @@ fn local_addresses_of_the_family_of_the_server_are_used_in_turn() {
     };
     let at = |text: &str| Server { address: ServerAddr::parse(text, Path::new("/")).unwrap(), ..server(text) };
     let pool = Pool::new(Name::new("pool"), settings, Vec::new());
-    let v4: Vec<_> = (0..3).map(|_| pool.next_source(&at("127.0.0.1:1"))).collect();
-    assert_eq!(v4, [Some(ips[0]), Some(ips[2]), Some(ips[0])]);
-    assert_eq!(pool.next_source(&at("[::1]:1")), Some(ips[1]));
-    assert_eq!(pool.next_source(&at("unix:/run/a.sock")), None);
+    let all = |text: &str| pool.sources_in_turn(&at(text)).collect::<Vec<_>>();
+    let (first, last) = (Some(ips[0]), Some(ips[2]));
+    assert_eq!([(); 3].map(|()| all("127.0.0.1:1")), [[first, last], [last, first], [first, last]]);
+    assert_eq!(all("[::1]:1"), [Some(ips[1])]);
+    assert_eq!(all("unix:/run/a.sock"), [None]);
+    assert_eq!((pool.sources_for(&at("[::1]:1")), pool.first_source(&at("127.0.0.1:1"))), (&ips[1..2], first));
 }
 
 /// One event in the life of a pool.

@@ -16,7 +16,7 @@ use super::{key, reasons};
 use crate::backend::{Lapse, Outcome, Server};
 use crate::ending::{Reason, TlsVersion};
 use crate::net::address::{ClientAddr, Endpoint};
-use crate::net::dial::{First, dial};
+use crate::net::dial::{DialError, DialFailure, First, dial};
 use crate::net::proxy_protocol::{Announcement, Origin, TlsFacts, Version, encode};
 use crate::net::stream::Stream;
 use crate::pool::{Picked, Pool, Tried};
@@ -50,7 +50,7 @@ pub(super) async fn reach(
     let _connecting = server.state.connecting();
     let we_begin = server.tls.is_some() || !header.is_empty();
     let first_of_all = if we_begin { First::Us } else { first };
-    let dialled = dial(&server.address, pool.next_source(server), pool.connect_timeout(), first_of_all).await;
+    let dialled = dial_from_any(pool, server, first_of_all).await;
     let reached = match (dialled, &server.tls) {
         (Ok(stream), None) => Ok(ServerEnd::Plain(stream)),
         (Ok(stream), Some(settings)) => {
@@ -85,6 +85,18 @@ pub(super) async fn reach(
         }
     }
     reached
+}
+
+/// Dials from the next local address, and from the others where that has no port left.
+async fn dial_from_any(pool: &Pool, server: &Server, first: First) -> Result<Stream, DialError> {
+    let mut sources = pool.sources_in_turn(server).peekable();
+    loop {
+        let source = sources.next().flatten();
+        match dial(&server.address, source, pool.connect_timeout(), first).await {
+            Err(error) if error.failure == DialFailure::PortsExhausted && sources.peek().is_some() => {}
+            dialled => return dialled,
+        }
+    }
 }
 
 /// Picks a server and connects to it, having waited for one if all are full; if that fails, picks another, as often as the

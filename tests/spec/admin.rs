@@ -117,6 +117,7 @@ async fn pools_are_shown_with_the_state_of_each_server_and_what_it_carries() {
             "connect_failures",
             "bytes_in",
             "bytes_out",
+            "source_ports",
         ],
     );
     assert_eq!((&a["address"], &a["weight"]), (&json!(server.address.to_string()), &json!(7)));

@@ -27,6 +27,7 @@ mod capacity;
 mod health;
 mod discovery;
 mod ejection;
+mod ports;
 mod reload;
 mod drain;
 mod admin;

@@ -1,0 +1,200 @@
+//! What is left to connect with: local ports towards every server and descriptors, looked at now and then, shown in metrics
+//! and said in the log before it runs out.
+//!
+//! The kernel's table of sockets is read for it, on the control runtime and at most a fiftieth of the time: a look at a
+//! hundred thousand sockets takes a fifth of a second, and so is had every ten. See [`net::ports`](crate::net::ports).
+
+mod trend;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::metrics::{Catalogue, SourcePorts, Stock};
+use crate::net::address::{Endpoint, ServerAddr};
+use crate::net::ports::{LocalPorts, TcpState, for_each_socket};
+use crate::snapshot::{Published, Snapshot};
+use crate::task::Tasks;
+use crate::units::{Name, format_duration};
+use trend::{Trend, Turn};
+
+/// How long nobody looks, at least: while there is plenty of everything, and while there is not.
+const CALM: Duration = Duration::from_secs(5);
+const ALERT: Duration = Duration::from_secs(1);
+/// How many times as long as a look takes nobody looks after it.
+const REST: u32 = 50;
+
+/// A place that connections are made to, and the local address they are made from if that is not the kernel's choice.
+type Way = (SocketAddr, Option<IpAddr>);
+
+/// Looks for as long as the instance runs.
+pub(super) fn watch(published: Arc<Published>, catalogue: Arc<Catalogue>, tasks: &Tasks) {
+    let stop = tasks.stopping().clone();
+    tasks.spawn("supplies", async move {
+        let mut watcher = Watcher { catalogue, ports: HashMap::new(), descriptors: Trend::default() };
+        loop {
+            let snapshot = published.load_full();
+            let started = Instant::now();
+            // Both tables of the kernel are read there, and may be long.
+            let looked = tokio::task::spawn_blocking(move || {
+                let is_plentiful = watcher.look(&snapshot, &see(&snapshot), started);
+                (watcher, is_plentiful)
+            });
+            let Ok((same, is_plentiful)) = looked.await else { return };
+            watcher = same;
+            let rest = (started.elapsed() * REST).max(if is_plentiful { CALM } else { ALERT });
+            if stop.run_until_cancelled(tokio::time::sleep(rest)).await.is_none() {
+                return;
+            }
+        }
+    });
+}
+
+/// What the system shows at a moment.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Local ports there are; none if the system does not say.
+    ports: u32,
+    /// How many of them are taken on each way.
+    taken: HashMap<Way, u32>,
+    /// Descriptors that are open, and how many may be.
+    descriptors: Option<(u32, u32)>,
+}
+
+/// Every way there is, with the names of its pool and its server.
+fn ways(snapshot: &Snapshot) -> impl Iterator<Item = (Way, &Name, &Name)> {
+    snapshot.pools().flat_map(|pool| {
+        pool.pool
+            .servers()
+            .filter_map(|server| match &server.address {
+                ServerAddr(Endpoint::Tcp(address)) => Some((server, *address)),
+                ServerAddr(Endpoint::Unix(_)) => None,
+            })
+            .flat_map(|(server, address)| {
+                let sources = pool.pool.sources_for(server);
+                let is_free = sources.is_empty().then_some(None);
+                let all = sources.iter().copied().map(Some).chain(is_free);
+                all.map(move |source| ((address, source), &server.state.pool, &server.state.name))
+            })
+    })
+}
+
+/// Looks at the system. Blocks.
+fn see(snapshot: &Snapshot) -> Seen {
+    let mut seen = Seen { descriptors: descriptors(), ..Seen::default() };
+    let Some(ports) = LocalPorts::of_this_machine() else { return seen };
+    // Sets, since a table that changes while it is read may show a socket twice.
+    let mut taken: HashMap<Way, HashSet<u16>> = ways(snapshot).map(|(way, ..)| (way, HashSet::new())).collect();
+    let mut listening = HashSet::new();
+    for ipv6 in [false, true] {
+        if !taken.keys().any(|(to, _)| to.is_ipv6() == ipv6) {
+            continue;
+        }
+        let shown = for_each_socket(ipv6, |socket| {
+            if socket.state == TcpState::Listens {
+                // Whatever it listens on, the kernel does not choose that port.
+                if ports.contains(socket.local.port()) {
+                    listening.insert(socket.local.port());
+                }
+            } else if ports.is_taken_by(&socket) {
+                for source in [None, Some(socket.local.ip())] {
+                    if let Some(taken) = taken.get_mut(&(socket.remote, source)) {
+                        taken.insert(socket.local.port());
+                    }
+                }
+            }
+        });
+        if shown.is_err() {
+            return seen;
+        }
+    }
+    let count = |ports: &HashSet<u16>| u32::try_from(ports.len()).unwrap_or(u32::MAX);
+    seen.ports = ports.count().saturating_sub(count(&listening));
+    seen.taken = taken.iter().map(|(way, ports)| (*way, count(ports))).collect();
+    seen
+}
+
+/// How many descriptors are open, and how many may be.
+fn descriptors() -> Option<(u32, u32)> {
+    use rustix::process::{Resource, getrlimit};
+    let limit = getrlimit(Resource::Nofile).current?;
+    let open = std::fs::read_dir("/proc/self/fd").ok()?.count();
+    Some((u32::try_from(open).unwrap_or(u32::MAX), u32::try_from(limit).unwrap_or(u32::MAX)))
+}
+
+/// What is known of how things go.
+#[derive(Debug)]
+struct Watcher {
+    catalogue: Arc<Catalogue>,
+    ports: HashMap<Way, Trend>,
+    descriptors: Trend,
+}
+
+impl Watcher {
+    /// Takes down what was seen, and says what is to be said. Returns whether there is plenty of everything.
+    fn look(&mut self, snapshot: &Snapshot, seen: &Seen, now: Instant) -> bool {
+        let mut shown: BTreeMap<_, Vec<SourcePorts>> = BTreeMap::new();
+        let mut known = HashMap::new();
+        let mut is_plentiful = true;
+        for (way @ (to, source), pool, server) in ways(snapshot) {
+            let Some(taken) = seen.taken.get(&way) else { continue };
+            let (trend, ports, turn) = match known.get(&way) {
+                // Another server is at the same place, perhaps of another pool, and it was said.
+                Some((trend, ports)) => (Trend::clone(trend), *ports, None),
+                None => {
+                    let mut trend = self.ports.remove(&way).unwrap_or_default();
+                    let (ports, turn) = trend.follow(*taken, seen.ports, now);
+                    (trend, ports, turn)
+                }
+            };
+            is_plentiful &= trend.is_plentiful(&ports);
+            let from = source.map(|source| format!(" from {source}")).unwrap_or_default();
+            match turn {
+                None => {}
+                Some(Turn::Short) => tracing::warn!(
+                    %pool, %server,
+                    "local ports towards {to}{from} run out: {}; give the pool more addresses in `source`, or keep \
+                     connections for longer, so that fewer are made", Left(&ports)
+                ),
+                Some(Turn::Enough) => {
+                    tracing::info!(%pool, %server, "there are local ports enough towards {to}{from}: {}", Left(&ports));
+                }
+            }
+            shown.entry((pool.clone(), server.clone())).or_default().push(SourcePorts { source, ports });
+            known.insert(way, (trend, ports));
+        }
+        self.ports = known.into_iter().map(|(way, (trend, _))| (way, trend)).collect();
+        let descriptors = seen.descriptors.map(|(open, limit)| self.descriptors.follow(open, limit, now));
+        match &descriptors {
+            None | Some((_, None)) => {}
+            Some((stock, Some(Turn::Short))) => tracing::warn!(
+                "descriptors run out: {}; raise the limit (LimitNOFILE, ulimit -n) or lower `max_connections`",
+                Left(stock)
+            ),
+            Some((stock, Some(Turn::Enough))) => tracing::info!("there are descriptors enough: {}", Left(stock)),
+        }
+        let descriptors = descriptors.map(|(stock, _)| stock);
+        is_plentiful &= descriptors.is_none_or(|stock| self.descriptors.is_plentiful(&stock));
+        self.catalogue.set_supplies(shown, descriptors);
+        is_plentiful
+    }
+}
+
+/// What is left, in words.
+struct Left<'a>(&'a Stock);
+
+impl std::fmt::Display for Left<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Stock { free, total, lasts } = self.0;
+        write!(f, "{free} of {total} are left")?;
+        match lasts {
+            // To the second: it is a guess.
+            Some(lasts) => write!(f, ", for {} at this rate", format_duration(Duration::from_secs(lasts.as_secs()))),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
