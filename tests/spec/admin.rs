@@ -117,6 +117,9 @@ async fn pools_are_shown_with_the_state_of_each_server_and_what_it_carries() {
             "connect_failures",
             "bytes_in",
             "bytes_out",
+            "role",
+            "standby",
+            "share",
             "source_ports",
         ],
     );
@@ -125,6 +128,7 @@ async fn pools_are_shown_with_the_state_of_each_server_and_what_it_carries() {
     assert_eq!((&a["max_connections"], &spare["max_connections"]), (&json!(9), &Value::Null));
     assert_eq!((&a["state"], &a["connections_active"], &a["connections_total"]), (&json!("up"), &json!(1), &json!(1)));
     assert_eq!((&a["bytes_in"], &a["bytes_out"], &a["connect_failures"]), (&json!(5), &json!(5), &json!(0)));
+    assert_eq!((&a["role"], &a["standby"], &a["share"]), (&Value::Null, &json!(false), &json!(100)));
     assert_eq!((&spare["connections_active"], &spare["connections_total"]), (&json!(0), &json!(0)));
 }
 

@@ -29,11 +29,15 @@ impl Program {
         self.child.id().unwrap()
     }
 
-    /// The numbers of its descriptors of a kind, such as `socket:` or `pipe:`; of all kinds for an empty text.
+    /// The numbers of its descriptors of a kind, such as `socket:` or `pipe:`; of all kinds for an empty text, but for those by
+    /// which it looks at the system, which are open for a moment.
     pub fn descriptors(&self, kind: &str) -> Vec<u64> {
         let entries = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().flatten();
         let of_kind = entries.filter(|entry| {
-            std::fs::read_link(entry.path()).is_ok_and(|target| target.to_str().unwrap().starts_with(kind))
+            std::fs::read_link(entry.path()).is_ok_and(|target| {
+                let target = target.to_str().unwrap();
+                target.starts_with(kind) && !target.starts_with("/proc/")
+            })
         });
         of_kind.map(|entry| entry.file_name().to_str().unwrap().parse().unwrap()).collect()
     }
