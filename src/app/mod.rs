@@ -36,6 +36,7 @@ use crate::snapshot::{Published, Snapshot};
 use crate::task::Tasks;
 use crate::units::Name;
 use crate::worker::{Equipment, Worker};
+pub use outliers::Outliers;
 pub use sockets::BindError;
 use sockets::explain;
 use writer::{Command, Writer};

@@ -26,9 +26,9 @@ const WAITING: usize = 256;
 /// How long nothing more is heard of a server that stays although it does badly.
 const DEAF: Duration = Duration::from_secs(1);
 
-/// How the writer reaches the jury.
+/// How the writer reaches the jury. Public for those who judge it in turn.
 #[derive(Debug)]
-pub(super) struct Outliers {
+pub struct Outliers {
     tell: mpsc::Sender<Suspect>,
     /// Rung when something changed that ejections hang on.
     bell: Arc<Notify>,
@@ -39,7 +39,8 @@ pub(super) struct Outliers {
 
 impl Outliers {
     /// A jury that meets once there is a snapshot to follow.
-    pub(super) fn new(published: Arc<Published>, tasks: Tasks) -> Self {
+    #[must_use]
+    pub fn new(published: Arc<Published>, tasks: Tasks) -> Self {
         let (tell, suspects) = mpsc::channel(WAITING);
         let bell = Arc::new(Notify::new());
         let session =
@@ -48,7 +49,7 @@ impl Outliers {
     }
 
     /// Lets traffic to the servers of the snapshot in effect be counted as it says.
-    pub(super) fn follow(&mut self, snapshot: &Snapshot) {
+    pub fn follow(&mut self, snapshot: &Snapshot) {
         if let Some(session) = self.session.take() {
             self.tasks.spawn("outliers", session.run(self.tasks.stopping().clone()));
         }
@@ -61,7 +62,7 @@ impl Outliers {
     }
 
     /// A server went down, and the others may be all that is left.
-    pub(super) fn look(&self) {
+    pub fn look(&self) {
         self.bell.notify_one();
     }
 }

@@ -22,6 +22,9 @@ pub struct SuccessRate {
     pub margin: Percent,
 }
 
+/// What may come of rounding when the average of equal numbers is taken.
+const ROUNDING: f64 = 1e-9;
+
 impl Default for SuccessRate {
     fn default() -> Self {
         Self {
@@ -53,7 +56,7 @@ impl SuccessRate {
         let average = mean(&Score::rate);
         let deviation = mean(&|score| (score.rate() - average).powi(2)).sqrt();
         let allowed = deviation * f64::from(self.factor) / 1000.0;
-        let least = average - allowed.max(self.margin.of(1000) as f64 / 1000.0);
+        let least = average - allowed.max(self.margin.of(1000) as f64 / 1000.0) - ROUNDING;
         let mut worse: Vec<_> = compared.into_iter().filter(|(_, score)| score.rate() < least).collect();
         worse.sort_by(|(_, one), (_, other)| one.rate().total_cmp(&other.rate()));
         worse.into_iter().map(|(place, score)| (place, Excess::Rate(score, average))).collect()
@@ -94,6 +97,8 @@ mod tests {
     fn a_difference_within_the_margin_is_none_however_alike_the_others_are() {
         let rates = SuccessRate::default();
         assert_eq!(places(&rates, &of(&[100, 100, 100, 100, 99])), [0; 0]);
+        let picky = SuccessRate { margin: Percent::new(0).unwrap(), factor: 1, ..rates };
+        assert_eq!(places(&picky, &of(&[90; 7])), [0; 0], "equal is equal, however it is rounded");
         let strict = SuccessRate { margin: Percent::new(0).unwrap(), ..rates };
         assert_eq!(places(&strict, &of(&[100, 100, 100, 100, 99])), [4]);
     }

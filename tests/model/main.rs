@@ -1,8 +1,9 @@
 //! Whole lives in seconds: random events on a paused clock, held against a model so naive that it can be believed.
 //!
 //! `life` runs pools, health and reloads through ten thousand steps a seed; `naive` is what it is held against, `asked` the
-//! configurations it reloads. `checker` does the same to the loop that probes; `parsers` and `client_hello` feed mutated
-//! text and bytes to whatever reads them. `SEED=7` replays one seed, `SEEDS=500` widens; the default is twenty, and 200 for `life`.
+//! configurations it reloads. `checker` does the same to the loop that probes, `ejection` to the jury that ejects; `parsers`
+//! and `client_hello` feed mutated text and bytes to whatever reads them. `SEED=7` replays one seed, `SEEDS=500` widens; the
+//! default is twenty, and 200 for `life` and `ejection`.
 
 #![allow(
     clippy::disallowed_methods,
@@ -21,6 +22,7 @@
 mod asked;
 mod checker;
 mod client_hello;
+mod ejection;
 mod life;
 mod naive;
 mod parsers;
