@@ -396,7 +396,8 @@ fn families() -> BTreeSet<String> {
     catalogue.set_certificates([(&Name::new("listener"), "example.com".to_owned(), 0)].into_iter());
     let stock = Stock { free: 1, total: 2, lasts: Some(Duration::from_secs(3)) };
     let ports = vec![SourcePorts { source: None, ports: stock }];
-    catalogue.set_supplies([((Name::new("pool"), Name::new("server")), ports)].into(), Some(stock));
+    catalogue.set_source_ports([((Name::new("pool"), Name::new("server")), ports)].into());
+    catalogue.set_descriptors(stock);
     let text = catalogue.expose();
     let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE portreeve_")?.split(' ').next());
     names.map(|name| format!("portreeve_{name}")).collect()

@@ -299,7 +299,7 @@ fn is_metric_name(name: &str) -> bool {
 #[tokio::test]
 async fn the_status_says_what_is_in_effect_and_how_the_last_reload_went() {
     let admin = Running::new();
-    admin.view.catalogue.set_supplies([].into(), Some(Stock { free: 7, total: 9, lasts: None }));
+    admin.view.catalogue.set_descriptors(Stock { free: 7, total: 9, lasts: None });
     let before = admin.get("/api/v1/status").await.json();
     assert_eq!(before["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(before["generation"], 1);
@@ -349,7 +349,7 @@ async fn a_pool_shows_how_each_server_does_and_why() {
     let stock = |free, lasts| Stock { free, total: 4, lasts };
     let from = SourcePorts { source: "10.0.0.9".parse().ok(), ports: stock(3, Some(Duration::from_millis(1500))) };
     let left = vec![from, SourcePorts { source: None, ports: stock(4, None) }];
-    admin.view.catalogue.set_supplies([((Name::new("web"), Name::new("a")), left)].into(), None);
+    admin.view.catalogue.set_source_ports([((Name::new("web"), Name::new("a")), left)].into());
     let pools = admin.get("/api/v1/pools").await.json();
     let pool = &pools[0];
     assert_eq!(

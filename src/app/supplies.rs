@@ -24,6 +24,8 @@ const CALM: Duration = Duration::from_secs(5);
 const ALERT: Duration = Duration::from_secs(1);
 /// How many times as long as a look takes nobody looks after it.
 const REST: u32 = 50;
+/// With no more descriptors left than this, nobody looks at anything that takes one.
+const SPARED: u32 = 8;
 
 /// A place that connections are made to, and the local address they are made from if that is not the kernel's choice.
 type Way = (SocketAddr, Option<IpAddr>);
@@ -51,15 +53,21 @@ pub(super) fn watch(published: Arc<Published>, catalogue: Arc<Catalogue>, tasks:
     });
 }
 
-/// What the system shows at a moment.
+/// What the system shows at a moment, as far as it does.
 #[derive(Debug, Default)]
 struct Seen {
-    /// Local ports there are; none if the system does not say.
-    ports: u32,
-    /// How many of them are taken on each way.
-    taken: HashMap<Way, u32>,
+    ports: Option<Ports>,
     /// Descriptors that are open, and how many may be.
     descriptors: Option<(u32, u32)>,
+}
+
+/// Local ports.
+#[derive(Debug)]
+struct Ports {
+    /// How many there are.
+    all: u32,
+    /// How many of them are taken on each way.
+    taken: HashMap<Way, u32>,
 }
 
 /// Every way there is, with the names of its pool and its server.
@@ -82,8 +90,15 @@ fn ways(snapshot: &Snapshot) -> impl Iterator<Item = (Way, &Name, &Name)> {
 
 /// Looks at the system. Blocks.
 fn see(snapshot: &Snapshot) -> Seen {
-    let mut seen = Seen { descriptors: descriptors(), ..Seen::default() };
-    let Some(ports) = LocalPorts::of_this_machine() else { return seen };
+    let descriptors = descriptors();
+    // A look at the ports takes a descriptor or two. The last ones are for others.
+    let may_look = descriptors.is_none_or(|(open, limit)| limit.saturating_sub(open) > SPARED);
+    Seen { ports: may_look.then(|| ports(snapshot)).flatten(), descriptors }
+}
+
+/// The local ports there are and those that are taken, if the system shows them.
+fn ports(snapshot: &Snapshot) -> Option<Ports> {
+    let local = LocalPorts::of_this_machine()?;
     // Sets, since a table that changes while it is read may show a socket twice.
     let mut taken: HashMap<Way, HashSet<u16>> = ways(snapshot).map(|(way, ..)| (way, HashSet::new())).collect();
     let mut listening = HashSet::new();
@@ -91,35 +106,37 @@ fn see(snapshot: &Snapshot) -> Seen {
         if !taken.keys().any(|(to, _)| to.is_ipv6() == ipv6) {
             continue;
         }
-        let shown = for_each_socket(ipv6, |socket| {
+        for_each_socket(ipv6, |socket| {
             if socket.state == TcpState::Listens {
                 // Whatever it listens on, the kernel does not choose that port.
-                if ports.contains(socket.local.port()) {
+                if local.contains(socket.local.port()) {
                     listening.insert(socket.local.port());
                 }
-            } else if ports.is_taken_by(&socket) {
+            } else if local.is_taken_by(&socket) {
                 for source in [None, Some(socket.local.ip())] {
                     if let Some(taken) = taken.get_mut(&(socket.remote, source)) {
                         taken.insert(socket.local.port());
                     }
                 }
             }
-        });
-        if shown.is_err() {
-            return seen;
-        }
+        })
+        .ok()?;
     }
     let count = |ports: &HashSet<u16>| u32::try_from(ports.len()).unwrap_or(u32::MAX);
-    seen.ports = ports.count().saturating_sub(count(&listening));
-    seen.taken = taken.iter().map(|(way, ports)| (*way, count(ports))).collect();
-    seen
+    let all = local.count().saturating_sub(count(&listening));
+    Some(Ports { all, taken: taken.iter().map(|(way, ports)| (*way, count(ports))).collect() })
 }
 
 /// How many descriptors are open, and how many may be.
 fn descriptors() -> Option<(u32, u32)> {
     use rustix::process::{Resource, getrlimit};
+    const FOLDER: &str = "/proc/self/fd";
     let limit = getrlimit(Resource::Nofile).current?;
-    let open = std::fs::read_dir("/proc/self/fd").ok()?.count();
+    // Linux says how many there are without a look at each, since 6.2 (proc(5)).
+    let open = match std::fs::metadata(FOLDER).ok()?.len() {
+        0 => std::fs::read_dir(FOLDER).ok()?.count() as u64,
+        count => count,
+    };
     Some((u32::try_from(open).unwrap_or(u32::MAX), u32::try_from(limit).unwrap_or(u32::MAX)))
 }
 
@@ -134,21 +151,26 @@ struct Watcher {
 impl Watcher {
     /// Takes down what was seen, and says what is to be said. Returns whether there is plenty of everything.
     fn look(&mut self, snapshot: &Snapshot, seen: &Seen, now: Instant) -> bool {
+        let of_ports = seen.ports.as_ref().is_none_or(|ports| self.look_at_ports(snapshot, ports, now));
+        let of_descriptors = seen.descriptors.is_none_or(|(open, limit)| self.look_at_descriptors(open, limit, now));
+        of_ports && of_descriptors
+    }
+
+    fn look_at_ports(&mut self, snapshot: &Snapshot, Ports { all, taken }: &Ports, now: Instant) -> bool {
         let mut shown: BTreeMap<_, Vec<SourcePorts>> = BTreeMap::new();
-        let mut known = HashMap::new();
-        let mut is_plentiful = true;
+        let mut known: HashMap<Way, (Trend, Stock)> = HashMap::new();
         for (way @ (to, source), pool, server) in ways(snapshot) {
-            let Some(taken) = seen.taken.get(&way) else { continue };
-            let (trend, ports, turn) = match known.get(&way) {
-                // Another server is at the same place, perhaps of another pool, and it was said.
-                Some((trend, ports)) => (Trend::clone(trend), *ports, None),
+            let Some(taken) = taken.get(&way) else { continue };
+            // Where another server is at the same place, perhaps of another pool, it was said.
+            let (ports, turn) = match known.get(&way) {
+                Some((_, ports)) => (*ports, None),
                 None => {
                     let mut trend = self.ports.remove(&way).unwrap_or_default();
-                    let (ports, turn) = trend.follow(*taken, seen.ports, now);
-                    (trend, ports, turn)
+                    let (ports, turn) = trend.follow(*taken, *all, now);
+                    known.insert(way, (trend, ports));
+                    (ports, turn)
                 }
             };
-            is_plentiful &= trend.is_plentiful(&ports);
             let from = source.map(|source| format!(" from {source}")).unwrap_or_default();
             match turn {
                 None => {}
@@ -162,22 +184,25 @@ impl Watcher {
                 }
             }
             shown.entry((pool.clone(), server.clone())).or_default().push(SourcePorts { source, ports });
-            known.insert(way, (trend, ports));
         }
+        let is_plentiful = known.values().all(|(trend, ports)| trend.is_plentiful(ports));
         self.ports = known.into_iter().map(|(way, (trend, _))| (way, trend)).collect();
-        let descriptors = seen.descriptors.map(|(open, limit)| self.descriptors.follow(open, limit, now));
-        match &descriptors {
-            None | Some((_, None)) => {}
-            Some((stock, Some(Turn::Short))) => tracing::warn!(
-                "descriptors run out: {}; raise the limit (LimitNOFILE, ulimit -n) or lower `max_connections`",
-                Left(stock)
-            ),
-            Some((stock, Some(Turn::Enough))) => tracing::info!("there are descriptors enough: {}", Left(stock)),
-        }
-        let descriptors = descriptors.map(|(stock, _)| stock);
-        is_plentiful &= descriptors.is_none_or(|stock| self.descriptors.is_plentiful(&stock));
-        self.catalogue.set_supplies(shown, descriptors);
+        self.catalogue.set_source_ports(shown);
         is_plentiful
+    }
+
+    fn look_at_descriptors(&mut self, open: u32, limit: u32, now: Instant) -> bool {
+        let (stock, turn) = self.descriptors.follow(open, limit, now);
+        match turn {
+            None => {}
+            Some(Turn::Short) => tracing::warn!(
+                "descriptors run out: {}; raise the limit (LimitNOFILE, ulimit -n) or lower `max_connections`",
+                Left(&stock)
+            ),
+            Some(Turn::Enough) => tracing::info!("there are descriptors enough: {}", Left(&stock)),
+        }
+        self.catalogue.set_descriptors(stock);
+        self.descriptors.is_plentiful(&stock)
     }
 }
 

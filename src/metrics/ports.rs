@@ -38,9 +38,14 @@ pub(super) struct Supplies {
 }
 
 impl Catalogue {
-    /// What is left from now on: local ports by pool and server, and descriptors.
-    pub fn set_supplies(&self, ports: BTreeMap<(Name, Name), Vec<SourcePorts>>, descriptors: Option<Stock>) {
-        *lock(&self.supplies) = Supplies { ports, descriptors };
+    /// The local ports that are left from now on, by pool and server.
+    pub fn set_source_ports(&self, ports: BTreeMap<(Name, Name), Vec<SourcePorts>>) {
+        lock(&self.supplies).ports = ports;
+    }
+
+    /// The descriptors that are left from now on.
+    pub fn set_descriptors(&self, descriptors: Stock) {
+        lock(&self.supplies).descriptors = Some(descriptors);
     }
 
     /// The local ports that were left towards a server when that was last looked at, by local address.
