@@ -22,7 +22,8 @@ pub(super) struct Primaries {
 #[derive(Debug, Default)]
 struct Reign {
     primary: Option<Arc<State>>,
-    election: Option<Election>,
+    /// What was said of it last.
+    standing: Option<Standing>,
     /// Since when servers are fit, by where their states are.
     fit_since: HashMap<usize, Instant>,
     /// When to look again, whatever is heard.
@@ -121,11 +122,15 @@ impl Reign {
         if let Some(primary) = &primary {
             primary.set_standby(false);
         }
-        if self.election != Some(election) {
-            tell(pool, election, &servers, &candidates);
-            pool.pool.state().metrics.set_disputed(is_disputed(election));
+        // Nobody has to act while the first checks are still to come back.
+        let is_early = settings.by_roles
+            && servers.iter().any(|server| server.state.is_healthy() && !server.state.health().tested);
+        let standing = Standing::of(election, is_early);
+        if !stays || self.standing != Some(standing) {
+            tell(pool, election, standing, &servers, &candidates);
+            pool.pool.state().metrics.set_disputed(standing == Standing::Disputed);
         }
-        self.election = Some(election);
+        self.standing = Some(standing);
         self.primary = primary;
         before.filter(|_| !stays).map(Deposed)
     }
@@ -136,15 +141,29 @@ fn address(state: &Arc<State>) -> usize {
     Arc::as_ptr(state).addr()
 }
 
-const fn is_disputed(election: Election) -> bool {
-    match election {
-        Election::Contested(_) | Election::Split => true,
-        Election::Won(_) | Election::Vacant => false,
+/// How it stands with an election, whoever won it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    Clear,
+    Disputed,
+    /// There is no primary, and not all servers were asked yet.
+    Unknown,
+    Vacant,
+}
+
+impl Standing {
+    const fn of(election: Election, is_early: bool) -> Self {
+        match election {
+            Election::Won(_) => Self::Clear,
+            Election::Contested(_) | Election::Split => Self::Disputed,
+            Election::Vacant if is_early => Self::Unknown,
+            Election::Vacant => Self::Vacant,
+        }
     }
 }
 
 /// One line for what has changed, loud where somebody has to act.
-fn tell(pool: &PoolInEffect, election: Election, servers: &[&Server], candidates: &[Candidate]) {
+fn tell(pool: &PoolInEffect, election: Election, standing: Standing, servers: &[&Server], candidates: &[Candidate]) {
     let pool_name = pool.pool.name();
     let name = |place: usize| servers.get(place).map_or("", |server| server.state.name.as_str());
     let claimants = || {
@@ -161,6 +180,9 @@ fn tell(pool: &PoolInEffect, election: Election, servers: &[&Server], candidates
         Election::Split => {
             let all = claimants();
             tracing::error!(pool = %pool_name, "more than one server says it is the primary ({all}), and none was it before: none is given connections");
+        }
+        Election::Vacant if standing == Standing::Unknown => {
+            tracing::info!(pool = %pool_name, "the primary is not known yet: the servers are being asked");
         }
         Election::Vacant => tracing::error!(pool = %pool_name, "the pool has no primary: none is given connections"),
     }
@@ -228,6 +250,24 @@ mod tests {
         assert_eq!(say("2", Role::Replica), (Some("1".to_owned()), vec!["2".to_owned()]));
         assert!(catalogue.expose().contains("portreeve_pool_primary_disputed{pool=\"p\"} 0"));
         assert_eq!(say("1", Role::Replica), (None, vec!["1".to_owned()]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn that_there_is_no_primary_is_an_error_only_once_every_server_was_asked() {
+        let catalogue = Catalogue::new(1);
+        let snapshot = build(&["1", "2"], BY_ROLES, None, &catalogue);
+        let mut primaries = Primaries::default();
+        primaries.prepare(&snapshot);
+        primaries.follow(&snapshot);
+        let mut asked = |port: &str, up| {
+            server(&snapshot, port).set_role(Some(Role::Replica));
+            server(&snapshot, port).set_tested("it follows another");
+            server(&snapshot, port).set_healthy(up);
+            primaries.look(snapshot.pools().next().unwrap());
+            primaries.pools.values().next().unwrap().standing
+        };
+        assert_eq!(asked("1", true), Some(Standing::Unknown));
+        assert_eq!(asked("2", false), Some(Standing::Vacant), "one that does not answer has been asked");
     }
 
     #[tokio::test(start_paused = true)]
