@@ -17,7 +17,8 @@ use hickory_resolver::proto::rr::{RData, RecordType};
 use hickory_resolver::system_conf::read_system_conf;
 use tokio::time::Instant;
 
-use super::{Answer, Content, Found, LATE, Terms, words};
+use super::{Answer, Content, Found, LATE, Terms};
+use crate::logging::words;
 use crate::net::host::HostName;
 use crate::units::Weight;
 

@@ -16,7 +16,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout_at};
 
 use super::dns::{Names, Resolvers};
-use super::{Answer, Content, Format, LATE, Terms, words};
+use super::{Answer, Content, Format, LATE, Terms};
+use crate::logging::words;
 use crate::net::address::{Endpoint as Place, ServerAddr};
 use crate::net::dial::{First, dial};
 use crate::net::host::HostName;

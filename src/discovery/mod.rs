@@ -206,21 +206,6 @@ impl Asker {
 /// What is said of a source that takes too long.
 const LATE: &str = "no answer in time";
 
-/// What went wrong and what led to it, within bounds: somebody else may have had a say in it.
-fn words(error: &dyn std::error::Error) -> String {
-    const MOST: usize = 200;
-    let mut words = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_words = cause.to_string();
-        if !words.contains(&cause_words) {
-            words = format!("{words}: {cause_words}");
-        }
-        source = cause.source();
-    }
-    words.chars().filter(|c| !c.is_control()).take(MOST).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

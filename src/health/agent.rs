@@ -4,7 +4,8 @@
 use tokio::time::Instant;
 
 use super::probe::Seen;
-use super::reach::{Opened, Reach, told, within};
+use super::reach::{Opened, Reach, within};
+use crate::logging::told;
 use crate::net::dial::First;
 use crate::units::Percent;
 

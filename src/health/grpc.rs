@@ -9,7 +9,8 @@ use tokio::time::Instant;
 use super::http::host;
 use super::line::{Ask, Fault, H2, Line, Question};
 use super::probe::Seen;
-use super::reach::{Reach, told, words};
+use super::reach::Reach;
+use crate::logging::{told, words};
 use crate::message::grpc::{Code, is_grpc};
 use crate::net::dial::First;
 

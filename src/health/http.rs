@@ -12,7 +12,8 @@ use tokio::time::Instant;
 
 use super::line::{Ask, Fault, H2, Line, Question};
 use super::probe::Seen;
-use super::reach::{Reach, words};
+use super::reach::Reach;
+use crate::logging::words;
 use crate::net::address::Endpoint;
 use crate::net::dial::First;
 

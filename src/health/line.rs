@@ -13,7 +13,8 @@ use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, timeout_at};
 
 use super::probe::Seen;
-use super::reach::{Io, LATE, Reach, within, words};
+use super::reach::{Io, LATE, Reach, within};
+use crate::logging::words;
 
 /// The most bytes of a response's head, and of what is read of it at once.
 pub(super) const MOST_OF_HEAD: usize = 16 * 1024;

@@ -6,8 +6,9 @@ use tokio::time::Instant;
 
 use super::Account;
 use super::probe::Seen;
-use super::reach::{Opened, Reach, told, within};
+use super::reach::{Opened, Reach, within};
 use crate::backend::Role;
+use crate::logging::told;
 use crate::net::dial::First;
 
 /// The most bytes of a packet of the server's.

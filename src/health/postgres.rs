@@ -11,8 +11,9 @@ use tokio::time::Instant;
 
 use super::Account;
 use super::probe::Seen;
-use super::reach::{Opened, Reach, told, within, words};
+use super::reach::{Opened, Reach, within};
 use crate::backend::Role;
+use crate::logging::{told, words};
 use crate::net::dial::First;
 use crate::units::Secret;
 

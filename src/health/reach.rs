@@ -17,8 +17,6 @@ use crate::tls::{ServerSettings, ServerTls, connect};
 
 /// What is said of a server that takes too long.
 pub(super) const LATE: &str = "no answer in time";
-/// The most characters of what went wrong that are told.
-pub(super) const MOST_WORDS: usize = 200;
 /// What is read at once.
 const AT_ONCE: usize = 4096;
 
@@ -149,28 +147,4 @@ pub(super) async fn within<T>(until: Instant, talk: impl Future<Output = Result<
 /// The time that is left.
 fn left(until: Instant) -> Duration {
     until.saturating_duration_since(Instant::now())
-}
-
-/// What a server said, fit to be logged: a line of bearable length.
-pub(super) fn told(bytes: &[u8]) -> String {
-    plain(&String::from_utf8_lossy(bytes))
-}
-
-/// The same of words it may have had a say in.
-pub(super) fn plain(words: &str) -> String {
-    words.chars().filter(|c| !c.is_control()).take(MOST_WORDS).collect()
-}
-
-/// An error and what led to it, within bounds: a server may have had a say in it.
-pub(super) fn words(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_words = cause.to_string();
-        if !words.contains(&cause_words) {
-            words = format!("{words}: {cause_words}");
-        }
-        source = cause.source();
-    }
-    plain(&words)
 }

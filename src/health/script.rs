@@ -3,7 +3,8 @@
 use tokio::time::Instant;
 
 use super::probe::Seen;
-use super::reach::{Opened, Reach, told, within};
+use super::reach::{Opened, Reach, within};
+use crate::logging::told;
 use crate::net::dial::First;
 
 /// The most bytes that are looked through for what one step expects.

@@ -1,6 +1,7 @@
 //! Logging: the process's own log through `tracing`, and the access log with a line per connection.
 
 mod access;
+mod said;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 
 pub use access::{AccessWriter, Line, RequestLine};
+pub use said::{MOST_WORDS, told, words};
 
 /// The least severe level that is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,8 +15,9 @@ use tokio_rustls::TlsAcceptor;
 use super::*;
 use crate::health::line::MOST_OF_HEAD;
 use crate::health::probe::Prober;
-use crate::health::reach::MOST_WORDS;
+
 use crate::health::{Active, Probe, Timing};
+use crate::logging::MOST_WORDS;
 use crate::net::address::ServerAddr;
 use crate::net::proxy_protocol::Version;
 use crate::tls::{MinVersion, ServerSettings, ServerVerification, server_name};
