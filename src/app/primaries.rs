@@ -127,7 +127,7 @@ impl Reign {
             && servers.iter().any(|server| server.state.is_healthy() && !server.state.health().tested);
         let standing = Standing::of(election, is_early);
         if !stays || self.standing != Some(standing) {
-            tell(pool, election, standing, &servers, &candidates);
+            tell(pool, election, standing, before.as_deref().filter(|_| !stays), &servers, &candidates);
             pool.pool.state().metrics.set_disputed(standing == Standing::Disputed);
         }
         self.standing = Some(standing);
@@ -163,7 +163,14 @@ impl Standing {
 }
 
 /// One line for what has changed, loud where somebody has to act.
-fn tell(pool: &PoolInEffect, election: Election, standing: Standing, servers: &[&Server], candidates: &[Candidate]) {
+fn tell(
+    pool: &PoolInEffect,
+    election: Election,
+    standing: Standing,
+    before: Option<&State>,
+    servers: &[&Server],
+    candidates: &[Candidate],
+) {
     let pool_name = pool.pool.name();
     let name = |place: usize| servers.get(place).map_or("", |server| server.state.name.as_str());
     let claimants = || {
@@ -172,7 +179,10 @@ fn tell(pool: &PoolInEffect, election: Election, standing: Standing, servers: &[
         all.collect::<Vec<_>>().join(", ")
     };
     match election {
-        Election::Won(place) => tracing::info!(pool = %pool_name, server = name(place), "server is the primary now"),
+        Election::Won(place) => {
+            let instead = before.map(|before| format!(", in place of {}", before.name)).unwrap_or_default();
+            tracing::info!(pool = %pool_name, server = name(place), "server is the primary now{instead}");
+        }
         Election::Contested(place) => {
             let all = claimants();
             tracing::error!(pool = %pool_name, server = name(place), "more than one server says it is the primary ({all}): the one that was it stays");

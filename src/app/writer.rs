@@ -456,9 +456,6 @@ impl Writer {
         let Found { server, change, reason } = found;
         let snapshot = self.equipment.published.load_full();
         let Some(pool) = snapshot.pool(&server.pool) else { return };
-        // Before it is said how many are open: another may be the primary now.
-        let deposed = self.primaries.look(pool);
-        fail_open::look(&pool.pool);
         let (left, of) = (pool.pool.open_servers(), pool.pool.servers().count());
         match change {
             Change::Up => {
@@ -473,12 +470,16 @@ impl Writer {
             Change::Down => {
                 self.outliers.look();
                 tracing::warn!(pool = %server.pool, server = %server.name, "server is down: {reason}; {left} of {of} are open");
-                self.end_connections(&server, pool.on_down, &snapshot).await;
             }
         }
-        // One that went down is dealt with already.
-        if let Some(Deposed(old)) = deposed.filter(|Deposed(old)| !Arc::ptr_eq(old, &server)) {
-            self.end_connections(&old, pool.on_down, &snapshot).await;
+        // What follows from it is said behind it, and done before anybody is waited for.
+        fail_open::look(&pool.pool);
+        let deposed = self.primaries.look(pool).map(|Deposed(old)| old);
+        let down = (change == Change::Down).then_some(server);
+        let is_another = |old: &Arc<State>| down.as_ref().is_none_or(|down| !Arc::ptr_eq(old, down));
+        let deposed = deposed.filter(is_another);
+        for server in down.iter().chain(&deposed) {
+            self.end_connections(server, pool.on_down, &snapshot).await;
         }
     }
 

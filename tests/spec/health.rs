@@ -96,6 +96,32 @@ async fn a_server_that_fails_its_checks_gets_no_new_connections_until_it_passes_
 }
 
 #[tokio::test]
+async fn a_pool_with_a_primary_uses_that_alone_and_moves_its_connections_when_it_is_another() {
+    let (mut first, second) = (Deaf::start().await, Server::echo().await);
+    let more = format!("{OFTEN}\nrole = \"primary\"\nfailback = \"50ms\"");
+    let instance = Instance::balancing(&[first.address, second.address], &more).await;
+    let active = |server| instance.of_server("connections_active", server, "");
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let mut client = instance.connect().await;
+        assert_alive(&mut client).await;
+        clients.push(client);
+    }
+    assert_eq!((active(first.address), active(second.address)), (3.0, 0.0));
+    // It still serves those who are connected, who could go on writing to it.
+    first.stop_listening();
+    instance.ended(Reason::ServerDown, 3).await;
+    let mut client = instance.connect().await;
+    assert_alive(&mut client).await;
+    assert_eq!(active(second.address), 1.0);
+    let first = Server::start_on(first.address, echo).await;
+    instance.ended(Reason::ServerDown, 4).await;
+    let mut client = instance.connect().await;
+    assert_alive(&mut client).await;
+    assert_eq!((active(first.address), active(second.address)), (1.0, 0.0));
+}
+
+#[tokio::test]
 async fn connections_that_traffic_cannot_make_count_towards_the_fall() {
     let mut server = Server::saying("hello").await;
     let instance = Instance::watched(&balancing(&[server.address], ONCE)).await;

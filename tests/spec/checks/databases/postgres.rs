@@ -114,6 +114,31 @@ async fn the_primary_is_told_from_its_replica_and_a_replica_that_is_promoted_is_
 }
 
 #[tokio::test]
+async fn connections_go_to_the_primary_and_to_the_replica_once_that_is_promoted() {
+    let mut primary = Postgres::primary().await;
+    let mut replica = primary.replica().await;
+    let more = format!("{}\nrole = \"primary\"", primary.asked_by("postgres", "secret"));
+    let instance = checking(&[replica.address(), primary.address()], &more).await;
+    let port = instance.address("web").port().to_string();
+    let serves = |server: &Postgres| {
+        let mut client = server.client("psql");
+        client.args(["-p", &port, "-d", "postgres", "-At", "-c", "select inet_server_port()"]);
+        async { within("an answer", run(client)).await.trim().to_owned() }
+    };
+    shows(&instance, primary.address(), "standby", false).await;
+    for _ in 0..3 {
+        assert_eq!(serves(&primary).await, primary.port.to_string());
+    }
+    primary.daemon.stop();
+    shows(&instance, primary.address(), "standby", true).await;
+    instance.refuses().await;
+    replica.ask("select pg_promote()").await;
+    shows(&instance, replica.address(), "standby", false).await;
+    assert_eq!(serves(&replica).await, replica.port.to_string());
+    replica.daemon.stop();
+}
+
+#[tokio::test]
 async fn whoever_is_let_in_hears_the_role_and_whoever_is_not_hears_why() {
     let primary = Postgres::primary().await;
     let server = primary.address();
