@@ -59,7 +59,7 @@ Reason {
     MaxAge = "max_age",
     /// Its listener was removed, or its server is to serve nobody, and the drain timeout passed.
     Drained = "drained",
-    /// Its server was found down, or no more, and the pool does not keep such connections.
+    /// Its server was found down, or is no more, or no longer the primary, and the pool does not keep such connections.
     ServerDown = "server_down",
     /// The process stopped.
     Shutdown = "shutdown",
