@@ -157,7 +157,7 @@ impl Copied {
             recall: &Recall::default(),
             started,
         };
-        let bounds = job.bounds(route, &pool.http);
+        let bounds = job.bounds(route, &in_effect.http);
         let limit = started + LIMIT;
         let bounds = Bounds { expires: Some(bounds.expires.map_or(limit, |expires| expires.min(limit))), ..bounds };
         let _nobody_asks = stopping.run_until_cancelled(job.forward(route, pool, trusted, bounds)).await;

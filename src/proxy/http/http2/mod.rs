@@ -252,10 +252,10 @@ impl Serving {
         shared.active.set(shared.active.get() + 1);
         shared.total.set(shared.total.get().saturating_add(1));
         let active = Active(Rc::clone(&shared));
-        let serving = Box::pin(async move {
+        let serving = async move {
             handle(&shared, head, respond).await;
             drop(active);
-        });
+        };
         self.shared.context.desk.tasks.spawn_local("http2 request", serving);
     }
 }
