@@ -7,7 +7,7 @@ Needs on PATH: nginx (backend and peer; Debian: nginx libnginx-mod-stream), hapr
 openssl; and a release build. The tls_ scenarios end TLS at the proxy and go on in plain TCP; every connection of tls_cps
 is a full handshake, while those of tls_res resume a session. The h1_, https_ and h2_ scenarios are HTTP at the proxy, which
 keeps its connections to the servers.
-Other places: NGINX_BIN and HAPROXY_BIN name the binaries; OURS is the start command of ours
+Other places: NGINX_BIN, NGINX_MODULES and HAPROXY_BIN name the binaries and their folder (newest.sh gets the newest); OURS is the start command of ours
 (default: target/release/portreeve run -c CONFIG). A peer can be added as name=command. Files go to $BENCH_RUN or a fresh
 temporary folder.
 
@@ -19,6 +19,7 @@ import argparse, json, os, re, shlex, shutil, signal, socket, ssl, statistics, s
 HERE = os.path.dirname(os.path.abspath(__file__)); RUN = os.environ.get("BENCH_RUN") or tempfile.mkdtemp(prefix="compare-")
 PROJECT = os.environ.get("PROJECT") or os.path.dirname(HERE)
 BIN = {k: os.environ.get(k.upper() + "_BIN") or shutil.which(k) or k for k in ("nginx", "haproxy")}
+MODULES = os.environ.get("NGINX_MODULES", "/usr/lib/nginx/modules")
 HZ = os.sysconf("SC_CLK_TCK")
 CMDS = {
   "ours": os.environ.get("OURS", PROJECT + "/target/release/portreeve run -c {R}/ours.toml"),
@@ -115,7 +116,7 @@ def fit(name, text):
     """Debian's nginx keeps stream in a module and, before 1.25.1, spells http2 on the listen line."""
     if name != "nginx.conf": return text
     v = subprocess.run([BIN["nginx"], "-V"], capture_output=True, text=True).stderr
-    if "--with-stream=dynamic" in v: text = "load_module /usr/lib/nginx/modules/ngx_stream_module.so;\n" + text
+    if "--with-stream=dynamic" in v: text = f"load_module {MODULES}/ngx_stream_module.so;\n" + text
     n = tuple(int(x) for x in re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", v).groups())
     return text if n >= (1, 25, 1) else text.replace(" http2 on;", "").replace("8006 ssl ", "8006 ssl http2 ")
 def main():
