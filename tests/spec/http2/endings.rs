@@ -187,11 +187,11 @@ async fn a_connection_without_requests_is_closed_after_keep_alive() {
     let instance = slow.front("timeouts = { keep_alive = \"100ms\" }").await;
     slow.go.add_permits(1);
     let mut client = Frames::connect(instance.address("web")).await;
+    let began = Instant::now();
     client.get(1, "/").await;
     assert_eq!(client.verdict(1).await, Verdict::Status(200));
-    let began = Instant::now();
     assert_eq!(client.farewell().await, Some(0));
-    assert!(began.elapsed() >= Duration::from_millis(50) && began.elapsed() < Duration::from_secs(10));
+    assert!(began.elapsed() >= Duration::from_millis(100), "it waited for another request");
 }
 
 #[tokio::test]
