@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::decimal::Decimal;
 use super::list;
-use super::token::is_token_byte;
+use super::token::{is_token, is_value};
 use crate::net::address::{ClientAddr, Networks};
 
 /// What is known of a request here.
@@ -231,7 +231,7 @@ fn element(out: &mut Vec<u8>, node: Node, proto: Option<&[u8]>, host: Option<&[u
     out.extend_from_slice(b"for=");
     node.write_identifier(out);
     for (name, value) in [("host=", host), ("proto=", proto)] {
-        let Some(value) = value.filter(|value| !value.is_empty() && value.iter().all(|byte| is_text(*byte))) else {
+        let Some(value) = value.filter(|value| !value.is_empty() && is_value(value)) else {
             continue;
         };
         out.push(b';');
@@ -242,7 +242,7 @@ fn element(out: &mut Vec<u8>, node: Node, proto: Option<&[u8]>, host: Option<&[u
 
 /// Writes a value as a token if it is one, and else as a quoted string (RFC 9110 §5.6.4).
 fn quote(out: &mut Vec<u8>, value: &[u8]) {
-    if value.iter().all(|byte| is_token_byte(*byte)) {
+    if is_token(value) {
         return out.extend_from_slice(value);
     }
     out.push(b'"');
@@ -255,18 +255,30 @@ fn quote(out: &mut Vec<u8>, value: &[u8]) {
     out.push(b'"');
 }
 
-fn is_text(byte: u8) -> bool {
-    byte == b' ' || byte == b'\t' || byte.is_ascii_graphic() || byte >= 0x80
-}
-
 /// An IPv4 address: every request has one or two, so that it is worth not going through a formatter.
 fn dotted(out: &mut Vec<u8>, ip: Ipv4Addr) {
+    let mut text = [0; "255.255.255.255".len()];
+    let mut length = 0;
+    let mut places = text.iter_mut();
+    let mut write = |byte| {
+        if let Some(place) = places.next() {
+            *place = byte;
+            length += 1;
+        }
+    };
     for (place, octet) in ip.octets().into_iter().enumerate() {
         if place > 0 {
-            out.push(b'.');
+            write(b'.');
         }
-        out.extend_from_slice(Decimal::new(octet.into()).as_bytes());
+        if octet >= 100 {
+            write(b'0' + octet / 100);
+        }
+        if octet >= 10 {
+            write(b'0' + octet / 10 % 10);
+        }
+        write(b'0' + octet % 10);
     }
+    out.extend_from_slice(text.get(..length).unwrap_or_default());
 }
 
 /// Writing to a buffer in memory cannot fail.
@@ -474,5 +486,15 @@ mod tests {
         );
         let client = real_client(&networks(&["unix"]), ClientAddr::Unix, [&b"1.1.1.1"[..]].into_iter());
         assert_eq!(client.to_string(), "1.1.1.1:0");
+    }
+
+    #[test]
+    fn an_ipv4_address_is_written_as_everybody_does() {
+        for octet in 0..=u8::MAX {
+            let ip = Ipv4Addr::new(octet, 255, 255 - octet, 0);
+            let mut written = Vec::new();
+            dotted(&mut written, ip);
+            assert_eq!(written, ip.to_string().as_bytes());
+        }
     }
 }

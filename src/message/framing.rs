@@ -81,7 +81,14 @@ pub fn content_length(fields: &Fields) -> Result<Option<u64>, Fault> {
     if lengths.next().is_some() {
         return Err(Fault::Malformed("it has Content-Length twice"));
     }
-    let is_number = !length.is_empty() && length.iter().all(u8::is_ascii_digit);
-    let number = std::str::from_utf8(length).ok().filter(|_| is_number).and_then(|length| length.parse().ok());
+    let number = Some(length).filter(|length| !length.is_empty()).and_then(number);
     number.map(Some).ok_or(Fault::Malformed("its Content-Length is not a number"))
+}
+
+/// A number in decimal, without a sign.
+fn number(digits: &[u8]) -> Option<u64> {
+    digits.iter().try_fold(0_u64, |number, digit| {
+        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    })
 }

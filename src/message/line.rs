@@ -2,7 +2,7 @@
 //! is folded, no space stands before a colon. What two readers could take for two things is refused.
 
 use super::head::{Fields, Span};
-use super::token::{is_token_byte, is_value_byte};
+use super::token::{is_token_byte, is_value};
 
 /// What a head may be like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,9 +146,10 @@ fn read_field(fields: &mut Fields, line: Span, underscores: bool) -> Result<(), 
     let rest = rest.get(1..).unwrap_or_default();
     let is_space = |byte: &u8| matches!(byte, b' ' | b'\t');
     let before = rest.iter().take_while(|byte| is_space(byte)).count();
-    let after = rest.get(before..).unwrap_or_default().iter().rev().take_while(|byte| is_space(byte)).count();
-    let value = rest.get(before..rest.len() - after).unwrap_or_default();
-    if !value.iter().all(|byte| is_value_byte(*byte)) {
+    let value = rest.get(before..).unwrap_or_default();
+    let after = value.iter().rev().take_while(|byte| is_space(byte)).count();
+    let value = value.get(..value.len() - after).unwrap_or_default();
+    if !is_value(value) {
         return Err(Fault::Malformed("the value of a field has a character that values have not"));
     }
     if !underscores && memchr::memchr(b'_', name).is_some() {

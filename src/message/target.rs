@@ -166,7 +166,12 @@ impl<'a> Authority<'a> {
             let _infallible = write!(into, "[{address}]");
             return;
         }
-        into.extend(host.iter().map(|byte| char::from(byte.to_ascii_lowercase())));
+        match std::str::from_utf8(host) {
+            Ok(host) => into.push_str(host),
+            // None: hosts are ASCII.
+            Err(_) => return,
+        }
+        into.make_ascii_lowercase();
     }
 }
 

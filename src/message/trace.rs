@@ -36,8 +36,8 @@ pub fn make(rng: &mut Rng) -> [u8; LENGTH] {
     let mut made = *b"00-00000000000000000000000000000000-0000000000000000-00";
     let (trace, parent) = (rng.u128(1..), rng.u64(1..));
     let [_, _, _, rest @ ..] = &mut made;
-    write_hex(rest.iter_mut().take(32), trace);
-    write_hex(rest.iter_mut().skip(33).take(16), u128::from(parent));
+    rest.iter_mut().zip(hex(trace)).for_each(|(place, digit)| *place = digit);
+    rest.iter_mut().skip(33).zip(hex(u128::from(parent) << 64)).take(16).for_each(|(place, digit)| *place = digit);
     made
 }
 
@@ -52,22 +52,22 @@ pub fn is_valid_request_id(id: &[u8]) -> bool {
 /// A fresh request id: 32 random digits.
 #[must_use]
 pub fn make_request_id(rng: &mut Rng) -> [u8; 32] {
-    let mut made = [b'0'; 32];
-    write_hex(made.iter_mut(), rng.u128(..));
-    made
+    hex(rng.u128(..))
 }
 
 fn is_lower_hex(byte: &u8) -> bool {
     matches!(byte, b'0'..=b'9' | b'a'..=b'f')
 }
 
-/// Writes a number in lower-case hexadecimal to as many places as there are.
-fn write_hex<'a>(places: impl DoubleEndedIterator<Item = &'a mut u8>, mut number: u128) {
-    for place in places.rev() {
-        let digit = (number & 15) as u8;
-        *place = if digit < 10 { b'0' + digit } else { b'a' + digit - 10 };
-        number >>= 4;
+/// A number in lower-case hexadecimal.
+fn hex(number: u128) -> [u8; 32] {
+    let mut digits = [0; 32];
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(number.to_be_bytes()) {
+        if let [high, low] = pair {
+            (*high, *low) = (byte >> 4, byte & 15);
+        }
     }
+    digits.map(|digit| digit + if digit < 10 { b'0' } else { b'a' - 10 })
 }
 
 #[cfg(test)]
@@ -118,6 +118,7 @@ mod tests {
         assert!(is_valid(&first) && is_valid(&second));
         assert!(first.ends_with(b"-00"), "nobody is asked to record");
         assert_ne!(first, second);
+        assert_eq!(hex(0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c), *b"0af7651916cd43dd8448eb211c80319c");
         let (first, second) = (make_request_id(&mut rng), make_request_id(&mut rng));
         assert!(is_valid_request_id(&first) && first.iter().all(is_lower_hex));
         assert_ne!(first, second);

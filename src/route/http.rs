@@ -1,7 +1,8 @@
 //! From a request to whatever it is for: by host, path, method, header and query, the most specific first.
 
-use std::collections::HashMap;
 use std::iter;
+
+use rustc_hash::FxHashMap;
 
 use super::{HostPattern, Hosts, LONGEST};
 
@@ -132,14 +133,14 @@ struct Paths<T> {
 #[derive(Debug)]
 struct Node<T> {
     parent: Option<usize>,
-    below: HashMap<Box<[u8]>, usize>,
+    below: FxHashMap<Box<[u8]>, usize>,
     exact: Vec<Candidate<T>>,
     prefix: Vec<Candidate<T>>,
 }
 
 impl<T> Node<T> {
     fn new(parent: Option<usize>) -> Self {
-        Self { parent, below: HashMap::new(), exact: Vec::new(), prefix: Vec::new() }
+        Self { parent, below: FxHashMap::default(), exact: Vec::new(), prefix: Vec::new() }
     }
 }
 

@@ -3,9 +3,10 @@
 
 pub mod http;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
+
+use rustc_hash::FxHashMap;
 
 /// The longest name, in bytes and without a closing dot (RFC 1035 §2.3.4).
 const LONGEST: usize = 253;
@@ -98,13 +99,13 @@ fn what_is_wrong(name: &str) -> Option<String> {
 /// What host names lead to.
 #[derive(Clone, Debug)]
 pub struct Hosts<T> {
-    exact: HashMap<Box<str>, T>,
-    below: HashMap<Box<str>, T>,
+    exact: FxHashMap<Box<str>, T>,
+    below: FxHashMap<Box<str>, T>,
 }
 
 impl<T> Default for Hosts<T> {
     fn default() -> Self {
-        Self { exact: HashMap::new(), below: HashMap::new() }
+        Self { exact: FxHashMap::default(), below: FxHashMap::default() }
     }
 }
 
@@ -121,7 +122,10 @@ impl<T> Hosts<T> {
     /// Where a name in lower case leads, the most specific first: by itself, then by each wildcard above it. As many
     /// look-ups as it has dots at most, however many names there are.
     pub fn find<'a, 'n>(&'a self, name: &'n str) -> impl Iterator<Item = &'a T> + use<'a, 'n, T> {
-        self.exact.get(name).into_iter().chain(parents(name).filter_map(|parent| self.below.get(parent)))
+        // Where there is no wildcard, a name is not taken apart.
+        let name_above = Some(name).filter(|_| !self.below.is_empty());
+        let above = name_above.into_iter().flat_map(parents).filter_map(|parent| self.below.get(parent));
+        self.exact.get(name).into_iter().chain(above)
     }
 
     /// The same for certificates, whose wildcards stand for one label.

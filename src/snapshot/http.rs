@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use rustc_hash::FxHashMap;
+
 use crate::admission::Users;
 use crate::backend::Server;
 use crate::config::model::http::{Action, Http, HttpLimits, Route};
@@ -50,7 +52,7 @@ impl HttpInEffect {
     pub fn build(
         settings: &Arc<Http>,
         fallback: Option<&Name>,
-        pools: &HashMap<Name, usize>,
+        pools: &FxHashMap<Name, usize>,
         before: Option<&Self>,
     ) -> Self {
         let mut gauges = HashMap::new();
@@ -229,7 +231,7 @@ mod tests {
         let route =
             |users: &&Arc<Users>| Route { users: Some(Arc::clone(users)), ..Route::to(Name::new("web"), false) };
         let settings = Http { routes: users.iter().map(route).collect(), ..Http::default() };
-        HttpInEffect::build(&Arc::new(settings), None, &HashMap::new(), before)
+        HttpInEffect::build(&Arc::new(settings), None, &FxHashMap::default(), before)
     }
 
     #[test]

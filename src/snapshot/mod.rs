@@ -10,6 +10,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
 use crate::backend::{Duty, Server, State};
@@ -37,10 +38,10 @@ pub struct Snapshot {
     pub edition: u64,
     /// What it was built from.
     pub model: Model,
-    listeners: HashMap<Name, Listener>,
+    listeners: FxHashMap<Name, Listener>,
     pools: Vec<PoolInEffect>,
     /// Where each pool stands among them.
-    places: HashMap<Name, usize>,
+    places: FxHashMap<Name, usize>,
     /// What was in effect before, for as long as it is there.
     previous: Weak<Self>,
 }
@@ -241,7 +242,7 @@ impl Snapshot {
 
 fn build_listener(
     listener: &model::Listener,
-    places: &HashMap<Name, usize>,
+    places: &FxHashMap<Name, usize>,
     before: Option<&Listener>,
     catalogue: &Catalogue,
     log_keys: bool,

@@ -51,6 +51,8 @@ async fn an_upgrade_is_asked_for_granted_and_then_bytes_are_relayed() {
     drop(client);
     instance.ended(Reason::Done, 1).await;
     assert_eq!(instance.upstream(stand.address), (1, 0), "such a connection is never used again");
+    let good = instance.of_server("outcomes_total", stand.address, ",result=\"ok\"");
+    assert_eq!(good, 1.0, "the server has answered well");
 }
 
 #[tokio::test]
@@ -120,6 +122,8 @@ async fn a_change_of_protocol_that_nobody_asked_for_is_a_bad_response() {
         server.send(ok("next")).await;
         assert_eq!(client.response().await.text(), "next");
         assert_eq!(instance.upstream(stand.address), (2, 0));
+        let of = |result| instance.of_server("outcomes_total", stand.address, &format!(",result=\"{result}\""));
+        assert_eq!((of("ok"), of("failed")), (1.0, 1.0), "the one was none, the next was good");
     }
 }
 

@@ -94,11 +94,11 @@ impl<'r> Errand<'r> {
 }
 
 impl Job<'_> {
-    /// Sends the request to a server of the pool, and to another if that fails, as often as it may be.
+    /// Sends the request to a server of the pool at this place, and to another if that fails, as often as it may be.
     pub(super) async fn forward(
         &mut self,
         route: &RouteInEffect,
-        pool: &PoolInEffect,
+        place: usize,
         trusted: bool,
         bounds: Bounds,
     ) -> Finish {
@@ -107,7 +107,6 @@ impl Job<'_> {
         words.deadline = grpc::deadline(self.request, self.started).and(bounds.expires);
         self.record.identified(words.request_id());
         let desk = Rc::clone(&self.context.desk);
-        let place = self.snapshot.place_of(pool.pool.name()).unwrap_or(usize::MAX);
         let mut turn = Turn::new(&desk, self.snapshot, place);
         let first = loop {
             let none = Tried::new();
@@ -125,8 +124,8 @@ impl Job<'_> {
                 }
             }
         };
-        // A reload may have changed it meanwhile.
-        let pool = turn.pool().unwrap_or(pool);
+        // As it is by now: a reload may have changed it meanwhile.
+        let Some(pool) = turn.pool() else { return self.answer_ending(Reason::NoRoute, &[]) };
         let (before, key) = (self.before(pool), self.key(pool));
         let left = route.route.retries.unwrap_or(pool.pool.retries());
         let header = pool.announce.map(|version| self.context.announcement(version)).unwrap_or_default();
@@ -262,7 +261,7 @@ impl Job<'_> {
         let is_no_tunnel = request.version == Version::Http2 && request.upgrade().is_some();
         if status == 101 || is_no_tunnel && matches!(status, 200..=299) {
             let remains = exchange.into_remains();
-            return self.switched(errand, remains);
+            return self.switched(errand, &witness, remains);
         }
         witness.report(Outcome::of_status(status));
         let is_refusal = retry_on.statuses.contains(&status) && request.is_idempotent() && exchange.is_body_whole();
@@ -279,6 +278,7 @@ impl Job<'_> {
             false => Compression::of(&errand.route.route, request, &exchange.response, &desk.requests.encoders),
         };
         let uploaded = exchange.is_uploaded();
+        exchange.client.lend(&desk.requests.stash);
         exchange.client.respond(&ResponseHead {
             response: &exchange.response,
             rules: &errand.route.route.response_headers,
@@ -339,12 +339,14 @@ impl Job<'_> {
     }
 
     /// The server changes the protocol, or gives an answer that would be taken for that; whether it was asked to.
-    fn switched(&mut self, errand: &Errand<'_>, remains: Remains) -> Attempted {
+    fn switched(&mut self, errand: &Errand<'_>, witness: &Witness<'_>, remains: Remains) -> Attempted {
         let Remains { server, response, .. } = remains;
         self.record.responded(response.status);
         if response.status == 101 && self.asked_for(&response) && errand.words.are_accepted(&response) {
+            witness.report(Outcome::of_status(response.status));
             return Attempted::Upgraded(server, response);
         }
+        witness.report(Outcome::Failure(Lapse::Ended(Reason::BadResponse)));
         self.context.desk.requests.stash.return_response(response);
         Attempted::Failed(Failure { reason: Reason::BadResponse, again: Again::Never })
     }

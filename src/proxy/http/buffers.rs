@@ -193,12 +193,19 @@ impl Outbound {
         &mut self.pending
     }
 
-    /// Takes the buffer away, if all was taken.
-    pub(super) fn take_buffer(&mut self) -> Option<Vec<u8>> {
-        self.is_empty().then(|| {
+    /// Gets a buffer from the stash, if it has none.
+    pub(super) fn borrow_buffer(&mut self, stash: &Stash) {
+        if self.pending.capacity() == 0 {
+            self.pending = stash.buffer();
+        }
+    }
+
+    /// Gives the buffer to the stash, if all was taken.
+    pub(super) fn return_buffer(&mut self, stash: &Stash) {
+        if self.is_empty() {
             self.sent = 0;
-            std::mem::take(&mut self.pending)
-        })
+            stash.return_buffer(std::mem::take(&mut self.pending));
+        }
     }
 
     /// Sends bytes behind all that was written before; what the kernel does not take waits. `last` says that nothing

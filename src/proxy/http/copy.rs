@@ -130,7 +130,7 @@ impl Job<'_> {
         let client = Nobody { pieces, piece, taken: 0, answered: 0 };
         let (context, snapshot) = (Rc::clone(self.context), Arc::clone(self.snapshot));
         let copied = Copied { context, snapshot, request, pool, client, trusted, _place: place };
-        desk.tasks.spawn_local("copy", Box::pin(copied.run()));
+        desk.tasks.spawn_local("copy", copied.run());
         Some(Tee(Some(sender)))
     }
 }
@@ -142,11 +142,13 @@ impl Copied {
         let Some((listener, http)) = listener.and_then(|listener| Some((listener, listener.http.as_ref()?))) else {
             return;
         };
-        let (Some(route), Some(pool)) = (super::request::find(http, &request), snapshot.pool_at(pool)) else { return };
+        let (Some(route), Some(in_effect)) = (super::request::find(http, &request), snapshot.pool_at(pool)) else {
+            return;
+        };
         let started = Instant::now();
         let stopping = context.desk.tasks.stopping().clone();
         let mut job = Job {
-            record: RequestRecord::of_copy(Rc::clone(&context), &request, started, pool.pool.name()),
+            record: RequestRecord::of_copy(Rc::clone(&context), &request, started, in_effect.pool.name()),
             context: &context,
             request: &request,
             snapshot: &snapshot,

@@ -312,6 +312,7 @@ impl Connection {
             client.end.set_abandoned(true);
             return reason;
         }
+        client.outbound.return_buffer(&self.context.desk.requests.stash);
         if client.body.is_over() && client.inbound.is_empty() {
             let farewell = poll_fn(|cx| client.end.poll_farewell(cx));
             let _in_vain = tokio::time::timeout(LINGER_TIME, farewell).await;
@@ -394,9 +395,7 @@ impl Connection {
     }
 
     fn after_response(&mut self) -> After {
-        if let Some(buffer) = self.client.outbound.take_buffer() {
-            self.context.desk.requests.stash.return_buffer(buffer);
-        }
+        self.client.outbound.return_buffer(&self.context.desk.requests.stash);
         After::Keep
     }
 

@@ -130,11 +130,11 @@ impl Job<'_> {
                 self.answer(&own, Reason::Done)
             }
             Action::Pool(_) | Action::Split(_) => {
-                let pool = route.draw().and_then(|place| self.snapshot.pool_at(place));
-                let Some(pool) = pool else { return self.answer_ending(Reason::NoRoute, &[]) };
+                let drawn = route.draw().and_then(|place| Some((place, self.snapshot.pool_at(place)?)));
+                let Some((place, pool)) = drawn else { return self.answer_ending(Reason::NoRoute, &[]) };
                 self.record.routed(pool.pool.name());
                 let bounds = self.bounds(route, &pool.http);
-                self.forward(route, pool, trusted, bounds).await
+                self.forward(route, place, trusted, bounds).await
             }
         }
     }

@@ -148,9 +148,7 @@ impl Http1Server {
 
     /// Gives back the buffer it has no use for any more.
     pub(super) fn tidy(&mut self, stash: &Stash) {
-        if let Some(buffer) = self.outbound.take_buffer() {
-            stash.return_buffer(buffer);
-        }
+        self.outbound.return_buffer(stash);
     }
 }
 

@@ -4,6 +4,7 @@ use std::task::{Context, Poll};
 
 use super::answer::Own;
 use super::body::{BodyFault, Outgoing, Piece};
+use super::buffers::Stash;
 use super::client::{Gone, Http1Client};
 use super::copy::Nobody;
 use super::forward;
@@ -59,8 +60,10 @@ impl ResponseHead<'_> {
     /// The length of the body that there would be, of a response that has none and says so.
     pub(super) fn length_without_body(&self) -> Option<u64> {
         let is_said = self.length == Length::None && (self.to_head || self.response.status == 304);
-        let stays = is_said && !self.changes.contains(&Change::Remove("content-length"));
-        framing::content_length(&self.response.fields).ok().flatten().filter(|_| stays)
+        if !is_said || self.changes.contains(&Change::Remove("content-length")) {
+            return None;
+        }
+        framing::content_length(&self.response.fields).ok().flatten()
     }
 }
 
@@ -99,6 +102,15 @@ impl Client<'_> {
             Self::Http1(client) => client.body.trailers(),
             Self::Http2(client) => client.trailers(),
             Self::Nobody(client) => client.trailers(),
+        }
+    }
+
+    /// Gives it a buffer that the response can be written to.
+    pub(super) fn lend(&mut self, stash: &Stash) {
+        match self {
+            Self::Http1(client) => client.outbound.borrow_buffer(stash),
+            // Those write to buffers that are given away.
+            Self::Http2(_) | Self::Nobody(_) => {}
         }
     }
 

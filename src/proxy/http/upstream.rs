@@ -5,11 +5,12 @@
 //! [`Upstreams::keep_house`].
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustc_hash::FxHashMap;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
@@ -29,7 +30,7 @@ const ROUND: Duration = Duration::from_secs(1);
 /// The waiting connections of a worker.
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct Upstreams {
-    servers: RefCell<HashMap<usize, Shelf>>,
+    servers: RefCell<FxHashMap<usize, Shelf>>,
     some_wait: Notify,
 }
 
@@ -167,7 +168,7 @@ impl Upstreams {
     }
 
     /// The shelf of a server, made anew if it is reached in another way now.
-    fn shelf<'s>(servers: &'s mut HashMap<usize, Shelf>, server: &Server, keep: &Keep) -> &'s mut Shelf {
+    fn shelf<'s>(servers: &'s mut FxHashMap<usize, Shelf>, server: &Server, keep: &Keep) -> &'s mut Shelf {
         let new = || Shelf {
             state: Arc::clone(&server.state),
             address: server.address.clone(),
