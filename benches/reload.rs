@@ -2,6 +2,8 @@
 //!
 //! Run with `cargo bench --bench reload`; without `--bench` (as `cargo test --benches` does) it does each step once.
 //!
+//! Either all weights change, so that every table is made anew, or only something that no table hangs on.
+//!
 //! Each step is a call that the writer makes; comparing the models, sockets and checkers are not among them. The steps are
 //! medians, and so is their total.
 //!
@@ -40,11 +42,13 @@ const STEPS: [&str; 5] = ["load_text", "build with carry-over", "publish", "take
 fn main() {
     let reloads = if std::env::args().any(|argument| argument == "--bench") { 50 } else { 1 };
     println!("{} servers in {POOLS} pools, ms", POOLS * SERVERS_A_POOL);
-    print!("{:12} {:>18}", "algorithm", "build from scratch");
-    STEPS.iter().for_each(|step| print!(" {step:>21}"));
-    println!(" {:>8} {:>8}", "total", "of goal");
-    for policy in Policy::ALL {
-        measure_steps(policy, reloads.min(9));
+    for (change, what) in [(Change::Weights, "all weights change"), (Change::Retries, "no server changes")] {
+        print!("{what:18} {:>18}", "build from scratch");
+        STEPS.iter().for_each(|step| print!(" {step:>21}"));
+        println!(" {:>8} {:>8}", "total", "of goal");
+        for policy in Policy::ALL {
+            measure_steps(policy, change, reloads.min(9));
+        }
     }
     println!("\nthe longest round of a worker in µs, over {reloads} reloads");
     println!(
@@ -56,13 +60,27 @@ fn main() {
     }
 }
 
-/// A file whose every version differs a little: weights change from one to the next.
-fn text(policy: &Policy, version: usize) -> String {
+/// What differs from one version of the file to the next.
+#[derive(Clone, Copy)]
+enum Change {
+    /// The weights of all servers.
+    Weights,
+    /// How often the pools try again.
+    Retries,
+}
+
+/// The file.
+fn text(policy: &Policy, change: Change, version: usize) -> String {
+    let (weights, retries) = match change {
+        Change::Weights => (version, 2),
+        Change::Retries => (0, version % 10),
+    };
     let mut text = "[listeners.web]\nbind = \"127.0.0.1:8080\"\npool = \"pool-0\"\n".to_owned();
     for pool in 0..POOLS {
-        writeln!(text, "[pools.pool-{pool}]\nbalance = \"{}\"\nservers = [", policy.label()).unwrap();
+        writeln!(text, "[pools.pool-{pool}]\nbalance = \"{}\"\nretries = {retries}\nservers = [", policy.label())
+            .unwrap();
         for server in 0..SERVERS_A_POOL {
-            let weight = (server * 7919 + pool + version) % 100 + 1;
+            let weight = (server * 7919 + pool + weights) % 100 + 1;
             writeln!(text, "  {{ name = \"s{server}\", address = \"10.1.{pool}.{server}:8080\", weight = {weight} }},")
                 .unwrap();
         }
@@ -100,10 +118,10 @@ fn reload(published: &Published, catalogue: &Catalogue, text: &str) -> Vec<Durat
     times
 }
 
-fn measure_steps(policy: &Policy, rounds: usize) {
+fn measure_steps(policy: &Policy, change: Change, rounds: usize) {
     let catalogue = Catalogue::new(2);
     let mut scratch = Vec::new();
-    let first = load(&text(policy, 0));
+    let first = load(&text(policy, change, 0));
     for _ in 0..rounds {
         let (model, empty) = (first.clone(), Catalogue::new(2));
         drop(timed(&mut scratch, || Snapshot::build(model, None, &empty)));
@@ -112,12 +130,12 @@ fn measure_steps(policy: &Policy, rounds: usize) {
     published.load().take_over();
     let mut columns: Vec<Vec<Duration>> = vec![Vec::new(); STEPS.len() + 1];
     for version in 1..=rounds {
-        let text = text(policy, version);
+        let text = text(policy, change, version);
         let times = reload(&published, &catalogue, &text);
         let total = times.iter().sum();
         columns.iter_mut().zip(times.into_iter().chain([total])).for_each(|(column, time)| column.push(time));
     }
-    print!("{:12} {:18.2}", policy.label(), millis(median(scratch)));
+    print!("{:18} {:18.2}", policy.label(), millis(median(scratch)));
     let medians: Vec<Duration> = columns.into_iter().map(median).collect();
     let (total, steps) = medians.split_last().unwrap();
     steps.iter().for_each(|step| print!(" {:21.3}", millis(*step)));
@@ -144,9 +162,9 @@ struct Stall {
 
 fn measure_stalls(policy: &Policy, reloads: usize) {
     let catalogue = Catalogue::new(2);
-    let published = Published::from_pointee(Snapshot::build(load(&text(policy, 0)), None, &catalogue));
+    let published = Published::from_pointee(Snapshot::build(load(&text(policy, Change::Weights, 0)), None, &catalogue));
     published.load().take_over();
-    let texts: Vec<String> = (1..=reloads).map(|version| text(policy, version)).collect();
+    let texts: Vec<String> = (1..=reloads).map(|version| text(policy, Change::Weights, version)).collect();
     let mut took = Duration::ZERO;
     let busy = watched(&published, || {
         let start = Instant::now();

@@ -84,12 +84,23 @@ impl Pool {
     /// A pool of these servers, each of which is in no other pool of the same snapshot, under a name nobody has used yet.
     #[must_use]
     pub fn new(name: Name, settings: Settings, servers: Vec<Server>) -> Self {
-        Self::continuing(PoolState::new(name), settings, servers)
+        Self::counted(PoolState::new(name), settings, servers)
     }
 
-    /// The same under a name that is known, whose queue goes on.
+    /// The same with a state that a catalogue shows.
     #[must_use]
-    pub fn continuing(state: Arc<PoolState>, settings: Settings, servers: Vec<Server>) -> Self {
+    pub fn counted(state: Arc<PoolState>, settings: Settings, servers: Vec<Server>) -> Self {
+        Self::build(state, &[], settings, servers)
+    }
+
+    /// The same in place of an earlier pool of its name: its queue goes on, and so do the tables of its algorithm where
+    /// nothing that they hang on has changed.
+    #[must_use]
+    pub fn continuing(before: &Self, settings: Settings, servers: Vec<Server>) -> Self {
+        Self::build(Arc::clone(&before.state), &before.levels, settings, servers)
+    }
+
+    fn build(state: Arc<PoolState>, before: &[Level], settings: Settings, servers: Vec<Server>) -> Self {
         let Settings { balance, retries, connect_timeout, sources, rules } = settings;
         let (v4, v6) = sources.into_iter().partition(IpAddr::is_ipv4);
         let wanted = servers.iter().filter(|server| server.weight.get() > 0).count() as u64;
@@ -98,7 +109,7 @@ impl Pool {
             state,
             retries,
             connect_timeout,
-            levels: level::lay_out(&balance, servers, &rules, &occupancy),
+            levels: level::lay_out(&balance, servers, &rules, &occupancy, before),
             policy: balance,
             occupancy,
             wanted,

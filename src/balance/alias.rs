@@ -4,16 +4,19 @@
 //! distribution", IEEE Transactions on Software Engineering 17(9), 1991), in whole numbers: each of n slots holds one
 //! member up to a threshold and another one above it. The generator is the thread's own `fastrand`; tests seed it.
 
+use std::sync::Arc;
+
+use super::Before;
 use crate::backend::Server;
 
 /// The table; a member of weight 0 is never drawn.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Alias {
-    slots: Box<[Slot]>,
+    pub(super) slots: Arc<[Slot]>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Slot {
+pub(super) struct Slot {
     /// Who is drawn when 32 random bits are at most the threshold.
     below: u32,
     /// Who is drawn when they are above it.
@@ -22,11 +25,17 @@ struct Slot {
 }
 
 impl Alias {
+    /// The table from before, if their weights are the same in the same order, or else another one.
+    pub(super) fn of(members: &[Server], before: Option<Before<'_>>) -> Self {
+        let kept = before.and_then(|before| before.table(members, |one, other| one.weight == other.weight));
+        kept.unwrap_or_else(|| Self::new(members))
+    }
+
     pub(super) fn new(members: &[Server]) -> Self {
         let total: u64 = members.iter().map(|server| u64::from(server.weight.get())).sum();
         let count = members.len() as u64;
         if total == 0 {
-            return Self { slots: Box::default() };
+            return Self { slots: Arc::default() };
         }
         // A slot is `total` wide and a member fills weight × count of the whole: those that fill less than a slot share
         // theirs with one that fills more, which is then left with that much less.
@@ -45,7 +54,7 @@ impl Alias {
             let rest = rest - (total - width);
             if rest < total { small.push((above, rest)) } else { large.push((above, rest)) }
         }
-        Self { slots: slots.into_boxed_slice() }
+        Self { slots: slots.into() }
     }
 
     /// A member, or `None` when no member has weight.

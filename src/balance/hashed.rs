@@ -7,11 +7,12 @@
 //! bounded loads", V. Mirrokni, M. Thorup, M. Zadimoghaddam, SODA 2018): the key spills to where its order leads next. A few
 //! connections are never too many, which the paper has not: see [`super::spread::FEW`].
 
+use std::any::Any;
 use std::sync::Arc;
 
 use super::key::{Key, KeySource};
 use super::spread::{LoadFactor, Spread};
-use super::{ATTEMPTS, Balance, Open, last_resort};
+use super::{ATTEMPTS, Balance, Before, Open, last_resort};
 use crate::backend::{Server, State, Watcher};
 
 /// What the algorithms that hash go by.
@@ -28,8 +29,9 @@ impl Hashing {
     pub const DEFAULT: Self = Self { key: KeySource::Source, load_factor: Some(LoadFactor::DEFAULT) };
 }
 
-/// Where keys lead among the members of a tier.
-pub(super) trait Table: std::fmt::Debug + Send + Sync + 'static {
+/// Where keys lead among the members of a tier. It hangs on their names, their full weights and their order; a clone is the
+/// same table.
+pub(super) trait Table: Clone + std::fmt::Debug + Send + Sync + 'static {
     /// The places of members a key leads to, one after the other; one may come again. None if no member has weight.
     fn walk(&self, key: Key) -> impl Iterator<Item = usize>;
 }
@@ -68,6 +70,10 @@ impl<T: Table> Balance for Hashed<T> {
             .or_else(|| last_resort(members, |server| open.has(server), key.get()))
     }
 
+    fn table(&self) -> Option<&dyn Any> {
+        Some(&self.table)
+    }
+
     fn watcher(self: Arc<Self>) -> Option<Arc<dyn Watcher>> {
         self.spread.is_some().then_some(self as Arc<dyn Watcher>)
     }
@@ -79,6 +85,15 @@ impl<T: Table> Watcher for Hashed<T> {
             spread.changed(place, state);
         }
     }
+}
+
+/// The table from before, if these are the members that it was made from.
+pub(super) fn kept<T: Table>(members: &[Server], before: Option<Before<'_>>) -> Option<T> {
+    let alike = |one: &Server, other: &Server| {
+        one.full_weight == other.full_weight
+            && (Arc::ptr_eq(&one.state, &other.state) || one.state.name == other.state.name)
+    };
+    before?.table(members, alike)
 }
 
 /// The places of the members that have weight, in the order of their names: instances whose files list the same servers
@@ -112,7 +127,7 @@ mod tests {
 
     /// The algorithm, told of every change.
     fn watched(policy: &Policy, members: &[Server]) -> Arc<dyn Balance> {
-        let balance = policy.build(members);
+        let balance = policy.build(members, None);
         for (place, server) in members.iter().enumerate() {
             let watcher = Arc::clone(&balance).watcher().unwrap();
             server.state.set_watching(Some(Watching { watcher, place }));
@@ -137,10 +152,10 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(41);
         let members = weighted(&(0..100).map(|_| random.u16(0..20)).collect::<Vec<_>>());
         for policy in hashing(None) {
-            let balance = policy.build(&members);
+            let balance = policy.build(&members, None);
             let mut shuffled = members.clone();
             random.shuffle(&mut shuffled);
-            let other = policy.build(&shuffled);
+            let other = policy.build(&shuffled, None);
             for key in keys(2_000) {
                 let (one, two) = (pick(&*balance, &members, key), pick(&*other, &shuffled, key));
                 assert_eq!(members[one].state.name, shuffled[two].state.name, "{policy:?}");
@@ -152,7 +167,7 @@ mod tests {
     fn when_one_closes_only_its_keys_move_and_all_the_others_share_them() {
         for policy in hashing(None) {
             let members = equal(10);
-            let balance = policy.build(&members);
+            let balance = policy.build(&members, None);
             let before: Vec<_> = keys(50_000).map(|key| pick(&*balance, &members, key)).collect();
             members[4].state.set_healthy(false);
             let mut taken_over = [0usize; 10];
@@ -178,7 +193,7 @@ mod tests {
             let members = weighted(&[1, 2, 3, 4]);
             let mut without = members.clone();
             without[1].weight = Weight::new(0).unwrap();
-            let (before, after) = (policy.build(&members), policy.build(&without));
+            let (before, after) = (policy.build(&members, None), policy.build(&without, None));
             for key in keys(2_000) {
                 let (before, after) = (pick(&*before, &members, key), pick(&*after, &without, key));
                 assert!(after != 1 && (before == 1 || before == after), "{policy:?}");
@@ -191,7 +206,7 @@ mod tests {
         for policy in hashing(None) {
             let members = equal(3000);
             members.iter().enumerate().for_each(|(at, server)| server.state.set_healthy((1200..1203).contains(&at)));
-            let balance = policy.build(&members);
+            let balance = policy.build(&members, None);
             let mut counts = [0usize; 3];
             for key in keys(600) {
                 let first = pick(&*balance, &members, key);
@@ -220,7 +235,7 @@ mod tests {
                 }
             }
             drop(leases);
-            let alone = policy.build(&members);
+            let alone = policy.build(&members, None);
             assert_eq!(pick(&*balance, &members, hot), pick(&*alone, &members, hot), "it is back when there is room");
         }
     }
@@ -229,7 +244,7 @@ mod tests {
     fn without_a_load_factor_a_hot_key_stays_where_it_is() {
         for policy in hashing(None) {
             let members = equal(4);
-            let balance = policy.build(&members);
+            let balance = policy.build(&members, None);
             assert!(Arc::clone(&balance).watcher().is_none());
             let hot = Key::of(b"everybody's");
             let leases: Vec<_> = (0..100).map(|_| members[pick(&*balance, &members, hot)].acquire().unwrap()).collect();
@@ -242,7 +257,7 @@ mod tests {
     fn a_pool_nobody_reports_to_still_picks() {
         for policy in hashing(Some(LoadFactor::DEFAULT)) {
             let members = equal(4);
-            let balance = policy.build(&members);
+            let balance = policy.build(&members, None);
             let take = |key| members[pick(&*balance, &members, key)].acquire().unwrap();
             let leases: Vec<_> = keys(100).map(take).collect();
             members.iter().skip(1).for_each(|server| server.state.set_healthy(false));
@@ -256,7 +271,7 @@ mod tests {
         // Of 9 degrees of freedom, a χ² over 27.9 comes up once in a thousand.
         let members = equal(10);
         for policy in &hashing(None)[..2] {
-            let balance = policy.build(&members);
+            let balance = policy.build(&members, None);
             let mut counts = [0f64; 10];
             keys(20_000).for_each(|key| counts[pick(&*balance, &members, key)] += 1.0);
             let chi_squared: f64 = counts.iter().map(|count| (count - 2000.0).powi(2) / 2000.0).sum();

@@ -7,6 +7,7 @@
 //! A new algorithm is a new file here, a variant of [`Policy`] and an arm in [`Policy::build`] and [`Policy::label`].
 
 mod alias;
+mod before;
 mod hashed;
 mod key;
 mod least_conn;
@@ -19,20 +20,24 @@ mod round_robin;
 mod source_hash;
 mod spread;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
+use std::any::Any;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backend::{Server, State, Watcher};
 
+pub use self::before::Before;
 pub use self::hashed::Hashing;
 pub use self::key::{Key, KeySource};
 pub use self::maglev::TableSize;
 pub use self::spread::LoadFactor;
 
+use self::alias::Alias;
 use self::hashed::Hashed;
+use self::maglev::Maglev;
 
 /// The balancing algorithm of a pool, and its settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -112,23 +117,27 @@ impl Policy {
     }
 
     /// The algorithm, ready to choose among `members`. Their states are read but not touched: what is built may be
-    /// thrown away.
+    /// thrown away. What chose `before` leaves it its table, if that still holds.
     #[must_use]
-    pub fn build(&self, members: &[Server]) -> Arc<dyn Balance> {
+    pub fn build(&self, members: &[Server], before: Option<Before<'_>>) -> Arc<dyn Balance> {
         match self {
-            Self::RoundRobin => Arc::new(round_robin::RoundRobin::new(members)),
+            Self::RoundRobin => Arc::new(round_robin::RoundRobin::new(members, before)),
             Self::LeastConn => Arc::new(least_conn::LeastConn::new(members)),
-            Self::Random => Arc::new(random::Random::new(members)),
-            Self::P2c => Arc::new(p2c::P2c::new(members)),
-            Self::PeakEwma { decay } => Arc::new(peak_ewma::PeakEwma::new(members, *decay)),
+            Self::Random => Arc::new(random::Random::new(Alias::of(members, before))),
+            Self::P2c => Arc::new(p2c::P2c::new(Alias::of(members, before))),
+            Self::PeakEwma { decay } => Arc::new(peak_ewma::PeakEwma::new(Alias::of(members, before), *decay)),
             Self::SourceHash(Hashing { load_factor, key: _ }) => {
-                Arc::new(Hashed::new(source_hash::Line::new(members), *load_factor, members))
+                let table = hashed::kept(members, before).unwrap_or_else(|| source_hash::Line::new(members));
+                Arc::new(Hashed::new(table, *load_factor, members))
             }
             Self::Maglev { hashing: Hashing { load_factor, key: _ }, table_size } => {
-                Arc::new(Hashed::new(maglev::Maglev::new(members, *table_size), *load_factor, members))
+                let kept = hashed::kept(members, before).filter(|table: &Maglev| table.is_of(*table_size));
+                let table = kept.unwrap_or_else(|| Maglev::new(members, *table_size));
+                Arc::new(Hashed::new(table, *load_factor, members))
             }
             Self::RingHash(Hashing { load_factor, key: _ }) => {
-                Arc::new(Hashed::new(ring_hash::Ring::new(members), *load_factor, members))
+                let table = hashed::kept(members, before).unwrap_or_else(|| ring_hash::Ring::new(members));
+                Arc::new(Hashed::new(table, *load_factor, members))
             }
         }
     }
@@ -141,6 +150,11 @@ pub trait Balance: Debug + Send + Sync {
     ///
     /// The caller counts the connection next ([`Server::acquire`]), which tells the watcher, if there is one.
     fn pick(&self, members: &[Server], open: Open<'_>, key: Option<Key>) -> Option<usize>;
+
+    /// What it has worked out from its members and never changes, for whatever chooses among them next: see [`Before`].
+    fn table(&self) -> Option<&dyn Any> {
+        None
+    }
 
     /// Who wants to hear of changes of the members, by their places, for as long as the pool is in use.
     fn watcher(self: Arc<Self>) -> Option<Arc<dyn Watcher>> {
@@ -283,7 +297,7 @@ mod tests {
         for policy in [Policy::RoundRobin, Policy::Random] {
             let members = weighted(&weights);
             members.iter().enumerate().for_each(|(at, server)| server.state.set_healthy((500..503).contains(&at)));
-            let counts = counts(&*policy.build(&members), &members, 6_000);
+            let counts = counts(&*policy.build(&members, None), &members, 6_000);
             for (count, share) in counts[500..503].iter().zip([1000, 2000, 3000]) {
                 assert!(count.abs_diff(share) <= share / 10, "{policy:?}: {:?}", &counts[500..503]);
             }
@@ -294,9 +308,9 @@ mod tests {
     fn a_server_without_weight_is_never_picked() {
         for policy in Policy::ALL {
             let members = weighted(&[0, 1, 0]);
-            assert_eq!(counts(&*policy.build(&members), &members, 100), [0, 100, 0]);
+            assert_eq!(counts(&*policy.build(&members, None), &members, 100), [0, 100, 0]);
             let members = weighted(&[0, 0]);
-            assert_eq!(policy.build(&members).pick(&members, Open::except(&Tried::new()), None), None);
+            assert_eq!(policy.build(&members, None).pick(&members, Open::except(&Tried::new()), None), None);
         }
     }
 

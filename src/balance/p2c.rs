@@ -4,6 +4,8 @@
 //! as even as looking at all, at the cost of looking at two, and without the herd that runs to a single best server when
 //! several balancers see the same counts.
 
+use std::any::Any;
+
 use super::alias::Alias;
 use super::random::draw_open;
 use super::{Balance, Key, Open, last_resort, load};
@@ -20,14 +22,18 @@ pub(super) struct P2c {
 }
 
 impl P2c {
-    pub(super) fn new(members: &[Server]) -> Self {
-        Self { table: Alias::new(members) }
+    pub(super) fn new(table: Alias) -> Self {
+        Self { table }
     }
 }
 
 impl Balance for P2c {
     fn pick(&self, members: &[Server], open: Open<'_>, _key: Option<Key>) -> Option<usize> {
         better_of_two(&self.table, members, open, |server| load(server.state.active(), server.weight.get()))
+    }
+
+    fn table(&self) -> Option<&dyn Any> {
+        Some(&self.table)
     }
 }
 
@@ -64,7 +70,8 @@ mod tests {
             drop(leases);
             most - 100
         };
-        let (one, two) = (spread(|m| Box::new(Random::new(m))), spread(|m| Box::new(P2c::new(m))));
+        let (one, two) =
+            (spread(|m| Box::new(Random::new(Alias::new(m)))), spread(|m| Box::new(P2c::new(Alias::new(m)))));
         assert!(two <= 4, "{two} above the mean");
         assert!(one >= 15, "{one} above the mean");
     }
@@ -73,7 +80,7 @@ mod tests {
     fn weights_are_honoured_within_one_per_cent() {
         fastrand::seed(5);
         let members = weighted(&[4, 2, 1, 1]);
-        let balance = P2c::new(&members);
+        let balance = P2c::new(Alias::new(&members));
         let leases: Vec<_> = (0..80_000).map(|_| take(&balance, &members).unwrap().1).collect();
         for (server, share) in members.iter().zip([40_000u32, 20_000, 10_000, 10_000]) {
             assert!(server.state.active().abs_diff(share) <= share / 100, "{:?}", server.state);
@@ -87,6 +94,6 @@ mod tests {
         let members = equal(3);
         members[0].state.set_healthy(false);
         members[2].state.set_healthy(false);
-        assert_eq!(counts(&P2c::new(&members), &members, 100), [0, 100, 0]);
+        assert_eq!(counts(&P2c::new(Alias::new(&members)), &members, 100), [0, 100, 0]);
     }
 }

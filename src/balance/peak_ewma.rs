@@ -8,6 +8,7 @@
 //! Nobody knows how long a server takes that has not answered yet: it gets one connection, and no more until it has. A time
 //! that is far above the others' is forgotten to a thousandth in seven times `decay`.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,8 +31,8 @@ impl PeakEwma {
     /// How long it takes to forget a time to 37 % of it, unless set.
     pub(super) const DECAY: Duration = Duration::from_secs(10);
 
-    pub(super) fn new(members: &[Server], decay: Duration) -> Self {
-        Self { table: Alias::new(members), decay }
+    pub(super) fn new(table: Alias, decay: Duration) -> Self {
+        Self { table, decay }
     }
 
     /// What it costs to send one connection more there.
@@ -63,6 +64,10 @@ impl Balance for PeakEwma {
         better_of_two(&self.table, members, open, |server| self.cost(server, now))
     }
 
+    fn table(&self) -> Option<&dyn Any> {
+        Some(&self.table)
+    }
+
     fn watcher(self: Arc<Self>) -> Option<Arc<dyn Watcher>> {
         Some(self)
     }
@@ -83,7 +88,7 @@ mod tests {
     use crate::balance::testing::{counts, equal, take, weighted};
 
     fn watched(members: &[Server]) -> Arc<PeakEwma> {
-        let balance = Arc::new(PeakEwma::new(members, PeakEwma::DECAY));
+        let balance = Arc::new(PeakEwma::new(Alias::new(members), PeakEwma::DECAY));
         for (place, server) in members.iter().enumerate() {
             let watcher = Arc::clone(&balance).watcher().unwrap();
             server.state.set_watching(Some(Watching { watcher, place }));

@@ -3,6 +3,8 @@
 //! Draws come from an alias table over all members; one that is closed is drawn again, which leaves the open ones their
 //! proportions. Where so few are open that drawing keeps missing, they are counted out instead.
 
+use std::any::Any;
+
 use super::alias::Alias;
 use super::{ATTEMPTS, Balance, Key, Open, last_resort};
 use crate::backend::Server;
@@ -14,8 +16,8 @@ pub(super) struct Random {
 }
 
 impl Random {
-    pub(super) fn new(members: &[Server]) -> Self {
-        Self { table: Alias::new(members) }
+    pub(super) fn new(table: Alias) -> Self {
+        Self { table }
     }
 }
 
@@ -23,6 +25,10 @@ impl Balance for Random {
     fn pick(&self, members: &[Server], open: Open<'_>, _key: Option<Key>) -> Option<usize> {
         draw_open(&self.table, members, open)
             .or_else(|| last_resort(members, |server| open.has(server), fastrand::u64(..)))
+    }
+
+    fn table(&self) -> Option<&dyn Any> {
+        Some(&self.table)
     }
 }
 
@@ -40,7 +46,7 @@ mod tests {
     fn weights_are_honoured_within_one_per_cent() {
         fastrand::seed(1);
         let members = weighted(&[5, 3, 2]);
-        let counts = counts(&Random::new(&members), &members, 1_000_000);
+        let counts = counts(&Random::new(Alias::new(&members)), &members, 1_000_000);
         for (count, share) in counts.iter().zip([500_000, 300_000, 200_000]) {
             assert!(count.abs_diff(share) <= share / 100, "{counts:?}");
         }
@@ -51,7 +57,7 @@ mod tests {
         fastrand::seed(2);
         let members = weighted(&[4, 2, 1]);
         members[0].state.set_healthy(false);
-        let counts = counts(&Random::new(&members), &members, 300_000);
+        let counts = counts(&Random::new(Alias::new(&members)), &members, 300_000);
         assert_eq!(counts[0], 0);
         assert!(counts[1].abs_diff(200_000) <= 2_000, "{counts:?}");
     }
@@ -62,6 +68,9 @@ mod tests {
         let members = equal(10_000);
         members.iter().for_each(|server| server.state.set_healthy(false));
         members[1234].state.set_healthy(true);
-        assert_eq!(Random::new(&members).pick(&members, Open::except(&super::super::Tried::new()), None), Some(1234));
+        assert_eq!(
+            Random::new(Alias::new(&members)).pick(&members, Open::except(&super::super::Tried::new()), None),
+            Some(1234)
+        );
     }
 }

@@ -9,6 +9,8 @@
 //! times a power of two, which is another one only when the heaviest weight gets past a power of two, or the number of
 //! members past 2048, 4096 and so on.
 
+use std::sync::Arc;
+
 use super::hashed::{Table, by_name};
 use super::key::{Key, hash, mix};
 use crate::backend::Server;
@@ -23,12 +25,12 @@ const MOST_POINTS: u64 = 1 << 21;
 const MEMBER: u64 = (1 << 24) - 1;
 
 /// The ring.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Ring {
     /// Hashes in ascending order, with the members in place of their lowest bits.
-    points: Box<[u64]>,
+    pub(super) points: Arc<[u64]>,
     /// The places of members in the order of names.
-    places: Box<[u32]>,
+    places: Arc<[u32]>,
 }
 
 impl Ring {
@@ -46,7 +48,7 @@ impl Ring {
             })
             .collect();
         points.sort_unstable();
-        Self { points: points.into_boxed_slice(), places: members.iter().map(|(place, _)| *place).collect() }
+        Self { points: points.into(), places: members.iter().map(|(place, _)| *place).collect() }
     }
 }
 

@@ -9,13 +9,15 @@
 //! progress", Algorithmica 15, 1996). At every point each member has had its share up to less than one turn. With weights
 //! 5, 1, 1 that is `a a a b a a c`, over and over: no stretch of it holds more of `a` than its share, rounded up.
 
+use std::any::Any;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
 
-use super::{ATTEMPTS, Balance, Key, Open, last_resort};
+use super::{ATTEMPTS, Balance, Before, Key, Open, last_resort};
 use crate::backend::Server;
 
 /// The most turns in a rotation, for 1 MiB of memory. Weights that add up to more, after division by what they have in
@@ -26,18 +28,29 @@ const MOST_TURNS: u64 = 1 << 18;
 #[derive(Debug)]
 pub(super) struct RoundRobin {
     /// Whose turn it is at each tick of a rotation.
-    turns: Box<[u32]>,
+    turns: Turns,
     tick: CachePadded<AtomicU64>,
     /// Turns dealt where hardly any member is open.
     rest: AtomicU64,
 }
 
-impl RoundRobin {
-    pub(super) fn new(members: &[Server]) -> Self {
+/// A rotation, shared with whatever deals the turns of the same members later.
+#[derive(Clone, Debug)]
+pub(super) struct Turns(pub(super) Arc<[u32]>);
+
+impl Turns {
+    fn new(members: &[Server]) -> Self {
         let weights: Vec<_> = members.iter().map(|server| server.weight.get()).collect();
-        let turns = lay_out(&scale(&weights));
+        Self(lay_out(&scale(&weights)).into())
+    }
+}
+
+impl RoundRobin {
+    pub(super) fn new(members: &[Server], before: Option<Before<'_>>) -> Self {
+        let kept = before.and_then(|before| before.table(members, |one, other| one.weight == other.weight));
+        let turns = kept.unwrap_or_else(|| Turns::new(members));
         // Not at the first: a pool that is rebuilt every second, for discovery, would send all its traffic there.
-        let start = fastrand::u64(..turns.len().max(1) as u64);
+        let start = fastrand::u64(..turns.0.len().max(1) as u64);
         Self { turns, tick: CachePadded::new(AtomicU64::new(start)), rest: AtomicU64::new(0) }
     }
 }
@@ -45,13 +58,17 @@ impl RoundRobin {
 impl Balance for RoundRobin {
     fn pick(&self, members: &[Server], open: Open<'_>, _key: Option<Key>) -> Option<usize> {
         for _ in 0..ATTEMPTS {
-            let turn = self.tick.fetch_add(1, Ordering::Relaxed).checked_rem(self.turns.len() as u64)?;
-            let place = *self.turns.get(turn as usize)? as usize;
+            let turn = self.tick.fetch_add(1, Ordering::Relaxed).checked_rem(self.turns.0.len() as u64)?;
+            let place = *self.turns.0.get(turn as usize)? as usize;
             if open.has(members.get(place)?) {
                 return Some(place);
             }
         }
         last_resort(members, |server| open.has(server), self.rest.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn table(&self) -> Option<&dyn Any> {
+        Some(&self.turns)
     }
 }
 
@@ -110,7 +127,7 @@ mod tests {
 
     /// Picks from so many threads at once.
     fn counts_of_threads(members: &[Server], threads: usize, picks_each: usize) -> Vec<usize> {
-        let balance = RoundRobin::new(members);
+        let balance = RoundRobin::new(members, None);
         let mut sum = vec![0; members.len()];
         thread::scope(|scope| {
             let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| counts(&balance, members, picks_each))).collect();
@@ -150,7 +167,7 @@ mod tests {
     fn survivors_of_a_block_that_is_down_share_evenly() {
         let members = equal(1000);
         members[200..700].iter().for_each(|server| server.state.set_healthy(false));
-        let mut counts = counts(&RoundRobin::new(&members), &members, 500_000);
+        let mut counts = counts(&RoundRobin::new(&members, None), &members, 500_000);
         let down: usize = counts.drain(200..700).sum();
         assert_eq!(down, 0);
         assert!(spread(&counts) <= 10, "{} of about 1000", spread(&counts));
@@ -159,7 +176,7 @@ mod tests {
     #[test]
     fn a_whole_rotation_honours_the_weights_exactly() {
         let members = weighted(&[5, 1, 0, 1, 100, 20]);
-        assert_eq!(counts(&RoundRobin::new(&members), &members, 127), [5, 1, 0, 1, 100, 20]);
+        assert_eq!(counts(&RoundRobin::new(&members, None), &members, 127), [5, 1, 0, 1, 100, 20]);
     }
 
     #[test]
@@ -217,9 +234,9 @@ mod tests {
     #[test]
     fn nobody_is_picked_where_nobody_is_open() {
         let members = equal(3);
-        let balance = RoundRobin::new(&members);
+        let balance = RoundRobin::new(&members, None);
         members.iter().for_each(|server| server.state.set_healthy(false));
         assert_eq!(balance.pick(&members, Open::except(&Tried::new()), None), None);
-        assert_eq!(RoundRobin::new(&[]).pick(&[], Open::except(&Tried::new()), None), None);
+        assert_eq!(RoundRobin::new(&[], None).pick(&[], Open::except(&Tried::new()), None), None);
     }
 }

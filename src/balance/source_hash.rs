@@ -6,17 +6,19 @@
 //! [`super::ring_hash`] are for those whom that hurts. A member that is merely closed keeps its place, and only its keys go
 //! elsewhere: each is hashed again until it meets an open one.
 
+use std::sync::Arc;
+
 use super::hashed::{Table, by_name};
 use super::key::Key;
 use crate::backend::Server;
 
 /// The line.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Line {
     /// Where each member ends, in the order of names.
-    ends: Box<[u64]>,
+    pub(super) ends: Arc<[u64]>,
     /// The places of these members.
-    places: Box<[u32]>,
+    places: Arc<[u32]>,
 }
 
 impl Line {

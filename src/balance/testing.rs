@@ -1,7 +1,13 @@
 //! Members to test algorithms with.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use super::alias::Alias;
+use super::maglev::Maglev;
+use super::ring_hash::Ring;
+use super::round_robin::Turns;
+use super::source_hash::Line;
 use super::{Balance, Key, Open, Tried};
 use crate::backend::{Lease, Server, State};
 use crate::net::address::ServerAddr;
@@ -41,4 +47,17 @@ pub(crate) fn take(balance: &dyn Balance, members: &[Server]) -> Option<(usize, 
 /// So many different keys, the same each time.
 pub(crate) fn keys(count: u32) -> impl Iterator<Item = Key> {
     (0..count).map(|number| Key::of(&number.to_be_bytes()))
+}
+
+/// Whether two algorithms go by the very same table.
+pub(crate) fn shares_table(one: &dyn Balance, other: &dyn Balance) -> bool {
+    fn share<T: 'static>(one: &dyn Balance, other: &dyn Balance, same: impl Fn(&T, &T) -> bool) -> bool {
+        let [one, other] = [one, other].map(|balance| balance.table().and_then(|table| table.downcast_ref::<T>()));
+        one.zip(other).is_some_and(|(one, other)| same(one, other))
+    }
+    share::<Alias>(one, other, |one, other| Arc::ptr_eq(&one.slots, &other.slots))
+        || share::<Line>(one, other, |one, other| Arc::ptr_eq(&one.ends, &other.ends))
+        || share::<Maglev>(one, other, |one, other| Arc::ptr_eq(&one.slots, &other.slots))
+        || share::<Ring>(one, other, |one, other| Arc::ptr_eq(&one.points, &other.points))
+        || share::<Turns>(one, other, |one, other| Arc::ptr_eq(&one.0, &other.0))
 }

@@ -8,7 +8,7 @@ use super::census::{Census, Fit, Occupancy};
 use super::rules::Rules;
 use super::warming;
 use crate::backend::{Server, Watcher, Watching};
-use crate::balance::{Balance, Key, Open, Policy, Tried};
+use crate::balance::{Balance, Before, Key, Open, Policy, Tried};
 
 /// How often a pick is repeated because the server it chose was filled up by another worker in between.
 const RACES: usize = 64;
@@ -20,6 +20,8 @@ const ALL: u64 = 1 << 32;
 /// Servers that are asked before those of all further levels.
 #[derive(Debug)]
 pub(super) struct Level {
+    /// What those servers have in common: whether they are backup servers, and their priority.
+    rank: (bool, u8),
     /// Those of our zone and the others, or all together.
     groups: Vec<Group>,
     /// How many zones there are among its servers.
@@ -39,30 +41,38 @@ pub(super) struct Group {
     full_weight: u64,
 }
 
-/// The levels of a pool, the first first. Whether any rule has to know how many servers are fit is decided here.
-pub(super) fn lay_out(policy: &Policy, servers: Vec<Server>, rules: &Rules, occupancy: &Arc<Occupancy>) -> Vec<Level> {
+/// The levels of a pool, the first first, which take over what they can from those `before`. Whether any rule has to know how
+/// many servers are fit is decided here.
+pub(super) fn lay_out(
+    policy: &Policy,
+    servers: Vec<Server>,
+    rules: &Rules,
+    occupancy: &Arc<Occupancy>,
+    before: &[Level],
+) -> Vec<Level> {
     let may_be_full = |server: &Server| server.max_connections != u32::MAX;
     let limited = rules.max_connections != Rules::UNLIMITED || rules.max_pending != Rules::UNLIMITED;
     let queues = rules.queue.max > 0 && (limited || servers.iter().any(may_be_full));
-    let mut by_level: BTreeMap<(bool, u8), Vec<Server>> = BTreeMap::new();
+    let mut by_rank: BTreeMap<(bool, u8), Vec<Server>> = BTreeMap::new();
     for server in servers {
-        by_level.entry((server.backup, server.priority)).or_default().push(server);
+        by_rank.entry((server.backup, server.priority)).or_default().push(server);
     }
-    let spills = by_level.len() > 1 && rules.spill_below.get() > 0;
+    let spills = by_rank.len() > 1 && rules.spill_below.get() > 0;
     let all = queues || spills || rules.fail_open.get() > 0 || rules.max_connections != Rules::UNLIMITED;
-    let level = |servers: Vec<Server>| {
+    let level = |(rank, servers): (_, Vec<Server>)| {
+        let before = before.iter().find(|level| level.rank == rank).map(Level::groups).unwrap_or_default();
         let zones = servers.iter().map(|server| server.zone.as_ref()).collect::<HashSet<_>>().len();
         let is_local = |server: &Server| rules.zone.is_some() && server.zone == rules.zone;
         let (local, others): (Vec<_>, Vec<_>) = servers.into_iter().partition(is_local);
         let splits = !local.is_empty() && !others.is_empty();
         let parts = [local, others].into_iter().filter(|part| !part.is_empty());
-        let groups = parts.map(|part| {
+        let groups = parts.enumerate().map(|(place, part)| {
             let blind = rules.fail_open.get() > 0;
-            Group::new(policy, part, blind, (all || splits).then_some(occupancy))
+            Group::new(policy, part, blind, (all || splits).then_some(occupancy), before.get(place))
         });
-        Level { groups: groups.collect(), zones: zones as u64 }
+        Level { rank, groups: groups.collect(), zones: zones as u64 }
     };
-    by_level.into_values().map(level).collect()
+    by_rank.into_iter().map(level).collect()
 }
 
 impl Level {
@@ -139,12 +149,21 @@ pub(super) fn first_level(levels: &[Level], spill_below: u64, point: u32) -> usi
 const MOST_LEVELS: usize = 11;
 
 impl Group {
-    fn new(policy: &Policy, members: Vec<Server>, blind: bool, census: Option<&Arc<Occupancy>>) -> Self {
-        let balance = policy.build(&members);
+    fn new(
+        policy: &Policy,
+        members: Vec<Server>,
+        blind: bool,
+        census: Option<&Arc<Occupancy>>,
+        before: Option<&Self>,
+    ) -> Self {
+        let before = |of: fn(&Self) -> Option<&Arc<dyn Balance>>| {
+            before.and_then(|before| Some(Before { members: &before.members, balance: &**of(before)? }))
+        };
+        let balance = policy.build(&members, before(|group| Some(&group.balance)));
         let ranking = Arc::clone(&balance).watcher();
         let census = census.map(|occupancy| Arc::new(Census::new(&members, ranking.clone(), occupancy)));
         Self {
-            blind: (blind && policy.ranks()).then(|| Policy::P2c.build(&members)),
+            blind: (blind && policy.ranks()).then(|| Policy::P2c.build(&members, before(|group| group.blind.as_ref()))),
             full_weight: members.iter().map(|server| u64::from(server.full_weight.get())).sum(),
             members: members.into_boxed_slice(),
             balance,

@@ -302,8 +302,7 @@ fn whoever_waits_is_called_when_a_connection_ends_a_server_comes_up_or_a_reload_
         sources: Vec::new(),
         rules: Rules::default(),
     };
-    let wider =
-        Pool::continuing(Arc::clone(pool.state()), settings, vec![Server { max_connections: 2, ..servers[0].clone() }]);
+    let wider = Pool::continuing(&pool, settings, vec![Server { max_connections: 2, ..servers[0].clone() }]);
     wider.take_over();
     assert!(is_called(&ticket));
     drop(held);

@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::backend::State;
+use crate::balance::testing::shares_table;
 use crate::net::address::ServerAddr;
-use crate::units::Weight;
+use crate::units::{Percent, Weight};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -24,6 +25,13 @@ pub(super) fn ruled(balance: Policy, rules: Rules, servers: &[Server]) -> Pool {
     let pool = Pool::new(Name::new("pool"), settings, servers.to_vec());
     pool.take_over();
     pool
+}
+
+impl Pool {
+    /// Which of its groups go by the very same tables as those of another pool.
+    pub(crate) fn shared_tables(&self, other: &Self) -> Vec<bool> {
+        self.groups().zip(other.groups()).map(|(one, other)| shares_table(&*one.balance, &*other.balance)).collect()
+    }
 }
 
 fn name<'a>(picked: &'a Picked<'_>) -> &'a str {
@@ -153,6 +161,33 @@ fn a_newer_pool_hears_of_connections_the_older_one_began() {
     drop(old);
     for _ in 0..3 {
         assert_eq!(name(&new.pick(&Tried::new(), None).unwrap()), freed);
+    }
+}
+
+#[test]
+fn a_pool_goes_on_with_the_tables_of_those_levels_whose_servers_stay_as_they_are() {
+    let (first, spare) = ([server("a"), server("b")], Server { backup: true, ..server("spare") });
+    for fail_open in [Percent::ZERO, Percent::HALF] {
+        let before = ruled(
+            Policy::Random,
+            Rules { fail_open, ..Rules::default() },
+            &[&first[..], std::slice::from_ref(&spare)].concat(),
+        );
+        let later = |rules: Rules, servers: &[Server]| {
+            let settings = Settings {
+                balance: Policy::Random,
+                retries: 1,
+                connect_timeout: Duration::ZERO,
+                sources: Vec::new(),
+                rules,
+            };
+            Pool::continuing(&before, settings, servers.to_vec()).shared_tables(&before)
+        };
+        let [a, b] = first.clone();
+        assert_eq!(later(Rules::default(), &[spare.clone(), a.clone(), b.clone()]), [true, true]);
+        assert_eq!(later(Rules::default(), &[a.clone(), spare.clone()]), [false, true]);
+        let spare = Server { priority: 3, backup: false, ..spare.clone() };
+        assert_eq!(later(Rules::default(), &[a, b, spare]), [true, false], "of another level");
     }
 }
 

@@ -364,8 +364,6 @@ fn build_pool(pool: &model::Pool, before: Option<&PoolInEffect>, catalogue: &Cat
             }
         })
         .collect();
-    let state =
-        before.map_or_else(|| PoolState::counted(name.clone(), catalogue), |before| Arc::clone(before.pool.state()));
     let settings = Settings {
         balance: balance.clone(),
         retries: *retries,
@@ -373,7 +371,11 @@ fn build_pool(pool: &model::Pool, before: Option<&PoolInEffect>, catalogue: &Cat
         sources: source.clone(),
         rules: rules.clone(),
     };
-    Pool::continuing(state, settings, servers).with_retry_budget(http.retry_budget)
+    let pool = match before {
+        Some(before) => Pool::continuing(&before.pool, settings, servers),
+        None => Pool::counted(PoolState::counted(name.clone(), catalogue), settings, servers),
+    };
+    pool.with_retry_budget(http.retry_budget)
 }
 
 #[cfg(test)]
@@ -383,12 +385,15 @@ mod tests {
     use std::path::Path;
 
     fn built(listener: &str) -> Snapshot {
-        let text =
-            format!("[listeners.l]\nbind = 0\npool = \"p\"\n{listener}\n[pools.p]\nservers = [\"127.0.0.1:1\"]\n");
+        after(None, listener, "servers = [\"127.0.0.1:1\"]")
+    }
+
+    fn after(before: Option<&Snapshot>, listener: &str, pool: &str) -> Snapshot {
+        let text = format!("[listeners.l]\nbind = 0\npool = \"p\"\n{listener}\n[pools.p]\n{pool}\n");
         let environment = Environment { descriptor_limit: 20_000, cores: 2 };
         let loaded =
             load_text(&text, "test", Path::new("/"), &environment).unwrap_or_else(|p| panic!("{}", p.human(false)));
-        Snapshot::build(loaded.model, None, &Catalogue::new(1))
+        Snapshot::build(loaded.model, before, &Catalogue::new(1))
     }
 
     #[test]
@@ -402,5 +407,28 @@ mod tests {
         assert!(ages.iter().any(|age| *age < 92.0) && ages.iter().any(|age| *age > 108.0), "they bunch");
         let (snapshot, name) = (built(""), Name::new("l"));
         assert_eq!(snapshot.listener(&name).unwrap().retires(now), None);
+    }
+
+    #[test]
+    fn a_reload_keeps_the_tables_of_a_pool_unless_names_weights_order_or_size_change() {
+        for algorithm in ["round_robin", "random", "p2c", "peak_ewma", "source_hash", "maglev", "ring_hash"] {
+            let pool = |first: &str, weight: u16, more: &str| {
+                let servers = format!(
+                    "{{ name = \"{first}\", address = \"127.0.0.1:1\", weight = {weight} }}, \
+                     {{ name = \"c\", address = \"127.0.0.1:2\" }}"
+                );
+                format!("balance = \"{algorithm}\"\nservers = [{servers}]\n{more}")
+            };
+            let before = after(None, "", &pool("a", 2, ""));
+            let keeps = |listener, pool: &str| {
+                let later = after(Some(&before), listener, pool);
+                let [one, other] = [&before, &later].map(|snapshot| snapshot.pool(&Name::new("p")).unwrap());
+                one.pool.shared_tables(&other.pool) == [true]
+            };
+            assert!(keeps("timeouts = { idle = \"7s\" }", &pool("a", 2, "retries = 1\ncheck = { interval = \"7s\" }")));
+            assert!(!keeps("", &pool("a", 3, "")), "{algorithm}");
+            let is_hashed = algorithm.ends_with("hash") || algorithm == "maglev";
+            assert_eq!(keeps("", &pool("b", 2, "")), !is_hashed, "{algorithm}");
+        }
     }
 }
