@@ -332,6 +332,14 @@ mod tests {
             (0..servers).filter(|server| self.state(*server).is_ejected()).collect()
         }
 
+        /// How many of a thousand picks are this server's.
+        fn picks_of(&self, server: usize) -> usize {
+            let (snapshot, state) = (self.published.load(), self.state(server));
+            let pool = &snapshot.pools().next().unwrap().pool;
+            let picks = (0..1000).filter_map(|_| pool.pick(&crate::pool::Tried::new(), None));
+            picks.filter(|picked| Arc::ptr_eq(&picked.server.state, &state)).count()
+        }
+
         fn picks(&self) -> Vec<Option<String>> {
             let snapshot = self.published.load();
             let pool = &snapshot.pools().next().unwrap().pool;
@@ -369,6 +377,29 @@ mod tests {
             let text = court.catalogue.expose();
             let count = "portreeve_server_ejections_total{pool=\"p\",server=\"127.0.0.1:1\"} 5";
             assert!(text.lines().any(|line| line == count), "{text}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_is_let_back_in_gets_its_share_little_by_little_whatever_ended_its_ejection() {
+        fastrand::seed(51);
+        for reload in [false, true] {
+            let mut court = Court::new(2, &format!("slow_start = \"100s\"\n{OUTLIER}"));
+            assert!((450..=550).contains(&court.picks_of(0)));
+            court.fails(0).await;
+            assert_eq!(court.picks_of(0), 0);
+            if reload {
+                court.reload(2, "slow_start = \"100s\"");
+                court.settle().await;
+            } else {
+                court.after(10 * SECOND + SECOND / 1000).await;
+            }
+            // Whether its share is that part of the whole, or of its weight, is the algorithm's.
+            assert!((20..=120).contains(&court.picks_of(0)), "a tenth of its share");
+            court.after(50 * SECOND).await;
+            assert!((200..=380).contains(&court.picks_of(0)), "half of it");
+            court.after(50 * SECOND).await;
+            assert!((450..=550).contains(&court.picks_of(0)));
         }
     }
 

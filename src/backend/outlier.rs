@@ -291,9 +291,12 @@ impl State {
         self.ejected.load(Ordering::SeqCst)
     }
 
-    /// Sets or ends that; the jury is the only caller.
+    /// Sets or ends that; the jury is the only caller. A server that is let back in is warming.
     pub fn set_ejected(&self, ejection: Option<Ejection>) {
         let ejected = ejection.is_some();
+        if !ejected && self.is_ejected() {
+            self.warm_up();
+        }
         *super::lock(&self.rest.ejection) = ejection;
         self.ejected.store(ejected, Ordering::SeqCst);
         self.announce();

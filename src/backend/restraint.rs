@@ -1,5 +1,5 @@
-//! What keeps a server that is up from its full share of the traffic: it has only just come up, or says itself that it can
-//! do less.
+//! What keeps a server that is up from its full share of the traffic: it has only just come up or back, or says itself that
+//! it can do less.
 //!
 //! Both stand in one word, so that a pick looks once, and in vain most of the time.
 
@@ -12,8 +12,12 @@ use tokio::time::Instant;
 use super::State;
 use crate::units::Percent;
 
-/// What moments are told by.
-static BEGINNING: LazyLock<Instant> = LazyLock::new(Instant::now);
+/// What moments are told by: before any present, also that of a test with a clock of its own, which the first to ask may be
+/// ahead of.
+static BEGINNING: LazyLock<Instant> = LazyLock::new(|| {
+    let now = std::time::Instant::now();
+    now.checked_sub(Duration::from_secs(3600)).unwrap_or(now).into()
+});
 
 /// The least warmth, so that a server that has only just come up gets something at all.
 const COLDEST: f64 = 0.1;
@@ -50,7 +54,8 @@ impl State {
         self.announce();
     }
 
-    /// It has only just begun to serve. Called by the checker when it comes up, and by the writer for one that joins others.
+    /// It has only just begun to serve. Called by the checker when it comes up, by the jury when it is let back in, and by the
+    /// writer for one that joins others or is put back into service.
     pub fn warm_up(&self) {
         let since = u64::try_from(BEGINNING.elapsed().as_millis()).unwrap_or(u64::MAX) + 1;
         let with = |word: u64| Some(word & SHARE | since << SHARE_BITS);
@@ -111,6 +116,18 @@ mod tests {
         assert!(!state.is_warming(SLOW) && state.is_restrained());
         assert!((state.part(SLOW) - 1.0).abs() < f64::EPSILON);
         assert!(!state.is_restrained());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_is_let_back_in_is_warming_and_one_that_never_was_out_is_not() {
+        let state = State::new(Name::new("pool"), Name::new("a"));
+        state.set_ejected(None);
+        assert!(!state.is_restrained());
+        let since = std::time::SystemTime::now();
+        state.set_ejected(Some(crate::backend::Ejection { since, until: since, reason: "seen".to_owned() }));
+        assert!(!state.is_warming(SLOW), "it is given nothing at all");
+        state.set_ejected(None);
+        assert!(state.is_warming(SLOW));
     }
 
     #[tokio::test(start_paused = true)]

@@ -14,7 +14,7 @@ pub struct Rules {
     pub fail_open: Percent,
     /// Where this instance stands: servers of the same zone are preferred.
     pub zone: Option<Name>,
-    /// How long a server that came up, or joined others, takes to get its full share.
+    /// How long a server that came up or back, or joined others, takes to get its full share.
     pub slow_start: Duration,
     /// How many connections its servers have at once, all together; [`Rules::UNLIMITED`] sets no limit.
     pub max_connections: u32,

@@ -68,6 +68,38 @@ async fn a_server_that_resets_before_it_has_answered_is_ejected() {
 }
 
 #[tokio::test]
+async fn a_server_that_is_let_back_in_starts_slowly() {
+    let count = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let bad = Server::start(move |mut stream: TcpStream| {
+        let number = count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        async move {
+            let _read = stream.read(&mut [0; 16]).await;
+            if number < 2 {
+                reset(stream)
+            } else {
+                let _gone = stream.write_all(b"hello").await;
+            }
+        }
+    })
+    .await;
+    let good = Server::echo().await;
+    let more = "check = \"none\"\nslow_start = \"1h\"\noutlier = { consecutive_failures = 2, ejection = \"20ms\" }";
+    let instance = Instance::watched(&balancing(&[bad.address, good.address], more)).await;
+    for _ in 0..4 {
+        let _answer = ask(&instance).await;
+    }
+    let is = |series, value| instance.of_server(series, bad.address, "") == value;
+    eventually("its return", || is("ejections_total", 1.0) && is("ejected", 0.0)).await;
+    let before = bad.accepted();
+    for _ in 0..60 {
+        assert_eq!(ask(&instance).await.unwrap(), "hello");
+    }
+    // Its share would be 30, and a tenth of that is 3.
+    let taken = bad.accepted() - before;
+    assert!(taken <= 15, "{taken}");
+}
+
+#[tokio::test]
 async fn a_server_that_closes_without_an_answer_is_ejected() {
     let (bad, good) = (reading(drop).await, Server::echo().await);
     let instance = Instance::watched(&balancing(&[bad.address, good.address], &strict(""))).await;
