@@ -1,6 +1,8 @@
 //! Chapter: trying again, where nothing is lost by that. Servers that the test plays by itself speak HTTP/1; what only those
 //! of HTTP/2 do, such as to refuse a stream, stands in the chapter on it.
 
+mod killed;
+
 use std::net::SocketAddr;
 
 use portreeve::ending::Reason;
@@ -306,6 +308,20 @@ async fn no_more_than_a_share_of_the_traffic_is_retries() {
         for (server, client) in again.iter_mut().zip(&mut clients) {
             server.send(ok("again")).await;
             assert_eq!(client.response().await.text(), "again");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_be_reached_is_beside_that_share_since_it_was_sent_nothing() {
+    for (version, behind) in Version::pairs() {
+        let closed = [ClosedPort::new(), ClosedPort::new()];
+        let server = Recorder::speaking(behind, ok("ok")).await;
+        let pool = format!("retries = 2\nretry_budget = {{ percent = 0, min = 0 }}\n{}", behind.of_pool());
+        let (_instance, mut client) =
+            over(version, &[closed[0].address, closed[1].address, server.address()], &pool).await;
+        for _ in 0..3 {
+            assert_eq!(client.ask("/").await.text(), "ok");
         }
     }
 }

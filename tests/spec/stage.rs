@@ -9,6 +9,7 @@ pub mod pki;
 pub mod process;
 pub mod secure;
 pub mod speaker;
+pub mod victim;
 pub mod volume;
 
 use std::future::Future;
@@ -181,7 +182,17 @@ pub struct ClosedPort {
 
 impl ClosedPort {
     pub fn new() -> Self {
+        Self::held(tokio::net::TcpSocket::new_v4().unwrap())
+    }
+
+    /// One on which a server may listen that knows it (see [`Server::start_on`]).
+    pub fn shared() -> Self {
         let held = tokio::net::TcpSocket::new_v4().unwrap();
+        held.set_reuseaddr(true).unwrap();
+        Self::held(held)
+    }
+
+    fn held(held: tokio::net::TcpSocket) -> Self {
         held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         Self { address: held.local_addr().unwrap(), _held: held }
     }

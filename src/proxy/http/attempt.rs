@@ -42,6 +42,8 @@ enum Again {
     Never,
     /// At another server.
     Elsewhere,
+    /// At another server, whatever the budget says: this one was sent nothing, so that no server gets more for it.
+    Unsent,
     /// Anywhere, and without counting: the connection had waited, and its server closed it before it saw the request.
     AtOnce,
 }
@@ -191,14 +193,16 @@ impl Job<'_> {
             match failed.again {
                 Again::Never => break,
                 Again::AtOnce if may_be_at_once => may_be_at_once = false,
-                Again::AtOnce | Again::Elsewhere => {
+                Again::Unsent | Again::AtOnce | Again::Elsewhere => {
                     if errand.left == 0 {
                         break;
                     }
-                    // The guard of a retry before is kept until there is another, so that it counts for itself.
-                    retrying = errand.granted.take().or_else(|| pool.pool.may_retry());
-                    if retrying.is_none() {
-                        break;
+                    if failed.again != Again::Unsent {
+                        // The guard of a retry before is kept until there is another, so that it counts for itself.
+                        retrying = errand.granted.take().or_else(|| pool.pool.may_retry());
+                        if retrying.is_none() {
+                            break;
+                        }
                     }
                     errand.left -= 1;
                     tried = tried_now;
@@ -235,8 +239,7 @@ impl Job<'_> {
             Ok(link) => link,
             Err(reason) => {
                 self.record.tried_at(&server.state);
-                let again =
-                    if retry_on.connect && reason.is_connect_failure() { Again::Elsewhere } else { Again::Never };
+                let again = if retry_on.connect && reason.is_connect_failure() { Again::Unsent } else { Again::Never };
                 return Attempted::Failed(Failure { reason, again });
             }
         };

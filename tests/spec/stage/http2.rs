@@ -308,10 +308,18 @@ impl Server {
     where
         A: Fn(Asked) -> Answered + Clone + Send + Sync + 'static,
     {
+        Self::of_http_on("127.0.0.1:0".parse().unwrap(), version, answer).await
+    }
+
+    /// The same at an address of the test's choice.
+    pub async fn of_http_on<A>(address: SocketAddr, version: Version, answer: A) -> Self
+    where
+        A: Fn(Asked) -> Answered + Clone + Send + Sync + 'static,
+    {
         match version {
-            Version::One => Self::start(move |stream| serve_http1(stream, answer.clone())).await,
+            Version::One => Self::start_on(address, move |stream| serve_http1(stream, answer.clone())).await,
             Version::Two => {
-                Self::of_http2(h2::server::Builder::new(), move |request, mut respond| {
+                let script = move |request: Request<RecvStream>, mut respond| {
                     let answer = answer.clone();
                     async move {
                         let (parts, mut stream) = request.into_parts();
@@ -327,8 +335,9 @@ impl Server {
                         }
                         send_answer(&mut respond, answered);
                     }
-                })
-                .await
+                };
+                Self::start_on(address, move |stream| serve_http2(stream, h2::server::Builder::new(), script.clone()))
+                    .await
             }
         }
     }
