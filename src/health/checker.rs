@@ -100,6 +100,7 @@ impl Checker {
                 continue;
             };
             self.server.set_health(streak.is_up(), &reason);
+            self.server.metrics().changed(streak.is_up());
             if !self.tell(&found, change, reason).await {
                 return;
             }

@@ -310,6 +310,18 @@ fn add_servers(all: &[std::sync::Arc<ServerMetrics>], families: &mut Vec<MetricF
         }),
     ));
     families.push(family(
+        "portreeve_server_changes_total",
+        "How often the server went up, or down.",
+        MetricType::COUNTER,
+        each(&|server, [pool, name]| {
+            let checks = lock(&server.checks);
+            vec![
+                counter(&[pool, name, ("to", "up")], checks.rises as f64),
+                counter(&[pool, name, ("to", "down")], checks.falls as f64),
+            ]
+        }),
+    ));
+    families.push(family(
         "portreeve_server_check_seconds",
         "How long probes of the server took.",
         MetricType::HISTOGRAM,

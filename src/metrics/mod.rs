@@ -193,6 +193,9 @@ struct ServerShard {
 struct Checks {
     passed: u64,
     failed: u64,
+    /// How often it went up, and down.
+    rises: u64,
+    falls: u64,
     seconds: Histogram<{ CONNECT_BOUNDS.len() }>,
 }
 
@@ -242,6 +245,12 @@ impl ServerMetrics {
             checks.failed += 1
         }
         checks.seconds.observe(&CONNECT_BOUNDS, after);
+    }
+
+    /// It counts as up, or as down, and did not before.
+    pub fn changed(&self, up: bool) {
+        let mut checks = lock(&self.checks);
+        if up { checks.rises += 1 } else { checks.falls += 1 }
     }
 
     /// A request to it, or a connection, came to something good or not.
@@ -390,7 +399,7 @@ impl Catalogue {
                 connect_seconds: Histogram::default(),
                 http: ServerHttp::default(),
             }),
-            checks: Mutex::new(Checks { passed: 0, failed: 0, seconds: Histogram::default() }),
+            checks: Mutex::new(Checks { passed: 0, failed: 0, rises: 0, falls: 0, seconds: Histogram::default() }),
             ejections: AtomicU64::new(0),
         })
     }

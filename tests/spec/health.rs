@@ -1,5 +1,7 @@
 //! Chapter: which servers count as up.
 
+mod flapping;
+
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
