@@ -269,9 +269,10 @@ impl Writer {
         for change in duties {
             self.change_duty(change).await;
         }
+        self.follow(&snapshot, primed);
+        // Once it is forgotten what was found of servers that have moved.
         let deposed = self.primaries.follow(&snapshot);
         self.depose(deposed, &snapshot).await;
-        self.follow(&snapshot, primed);
         let Plan { changes, needs_restart, .. } = plan;
         Ok(Applied { generation: snapshot.generation, changes, needs_restart, warnings })
     }
@@ -334,9 +335,9 @@ impl Writer {
         for change in duties {
             self.change_duty(change).await;
         }
+        self.follow(&snapshot, Primed::default());
         let deposed = self.primaries.follow(&snapshot);
         self.depose(deposed, &snapshot).await;
-        self.follow(&snapshot, Primed::default());
         for (old, new) in previous.model.pools.iter().zip(&snapshot.model.pools) {
             let Some(difference) = Difference::between(old, new) else { continue };
             tracing::info!(pool = %new.name, "other servers were found: {difference}; {} in all", new.servers.len());

@@ -124,6 +124,22 @@ async fn a_pool_with_a_primary_uses_that_alone_and_moves_its_connections_when_it
 }
 
 #[tokio::test]
+async fn a_server_that_a_reload_moves_to_where_somebody_answers_is_the_primary_without_a_further_word() {
+    let (dead, live) = (ClosedPort::new(), Server::echo().await);
+    let text = |address: SocketAddr| {
+        let named = format!("[{{ name = \"a\", address = \"{address}\" }}]");
+        let text = balancing(&[address], &format!("{ONCE}\nrole = \"primary\""));
+        text.replace(&format!("[\"{address}\"]"), &named)
+    };
+    let instance = Instance::start(&text(dead.address)).await;
+    eventually("it is down", || !instance.is_up("a")).await;
+    instance.running.reload_text(&text(live.address)).await.unwrap();
+    assert!(instance.is_up("a"));
+    let mut client = instance.connect().await;
+    assert_alive(&mut client).await;
+}
+
+#[tokio::test]
 async fn connections_that_traffic_cannot_make_count_towards_the_fall() {
     let mut server = Server::saying("hello").await;
     let instance = Instance::watched(&balancing(&[server.address], ONCE)).await;
