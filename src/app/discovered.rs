@@ -16,24 +16,36 @@ const SHOWN: usize = 5;
 
 /// The servers of an answer that can be used, in the order of their addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Taken {
-    pub(super) servers: Arc<[Server]>,
+pub struct Taken {
+    /// The servers.
+    pub servers: Arc<[Server]>,
     /// What somebody should look at all the same.
-    pub(super) note: Option<String>,
+    pub note: Option<String>,
+}
+
+impl Taken {
+    /// Whether it takes the place of the answer before.
+    #[must_use]
+    pub fn is_usable(&self, discover: &Discover) -> bool {
+        discover.terms.allow_empty || !self.servers.is_empty()
+    }
 }
 
 /// A source: the pool that it is of, and what is asked.
-pub(super) type Key = (Name, String);
+pub type Key = (Name, String);
 
 /// The sources of a configuration.
-pub(super) fn sources(model: &Model) -> impl Iterator<Item = (Key, &Discover)> {
+pub fn sources(model: &Model) -> impl Iterator<Item = (Key, &Discover)> {
     model.pools.iter().flat_map(|pool| {
         pool.discover.iter().map(|discover| ((pool.name.clone(), discover.source.to_string()), discover))
     })
 }
 
 /// The servers that an answer has; nothing if it is the same as the one before.
-pub(super) fn take(content: Content, discover: &Discover) -> Result<Option<Taken>, String> {
+///
+/// # Errors
+/// Why none of it can be used.
+pub fn take(content: Content, discover: &Discover) -> Result<Option<Taken>, String> {
     let servers = match content {
         Content::Same => return Ok(None),
         Content::Servers(found) => found.into_iter().map(|found| server(found, discover)).collect(),
@@ -100,12 +112,12 @@ fn choose(mut servers: Vec<Server>, terms: &Terms) -> Result<Taken, String> {
 
 /// What the sources are known to have.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Known(pub(super) BTreeMap<Key, Arc<[Server]>>);
+pub struct Known(pub BTreeMap<Key, Arc<[Server]>>);
 
 impl Known {
     /// Adds to every pool what its sources are known to have. A server of the file goes before one that was found and has its
     /// name or its address, and so does one of an earlier source.
-    pub(super) fn add_to(&self, model: &mut Model) {
+    pub fn add_to(&self, model: &mut Model) {
         for pool in model.pools.iter_mut().filter(|pool| !pool.discover.is_empty()) {
             let mut names: HashSet<Name> = pool.servers.iter().map(|server| server.name.clone()).collect();
             let mut addresses: HashSet<ServerAddr> = pool.servers.iter().map(|server| server.address.clone()).collect();

@@ -14,7 +14,7 @@ use crate::units::{Name, Percent};
 
 /// The primaries of all pools that have one.
 #[derive(Debug, Default)]
-pub(super) struct Primaries {
+pub struct Primaries {
     pools: HashMap<Name, Reign>,
 }
 
@@ -32,12 +32,12 @@ struct Reign {
 
 /// A server that is no longer the primary of its pool.
 #[derive(Debug)]
-pub(super) struct Deposed(pub(super) Arc<State>);
+pub struct Deposed(pub Arc<State>);
 
 impl Primaries {
     /// Takes note of the pools of a snapshot that is about to be in effect: a server that is new to a pool with a primary is
     /// given nothing before it was elected.
-    pub(super) fn prepare(&self, snapshot: &Snapshot) {
+    pub fn prepare(&self, snapshot: &Snapshot) {
         for pool in snapshot.pools().filter(|pool| pool.primary.is_some()) {
             let primary = self.pools.get(pool.pool.name()).and_then(|reign| reign.primary.as_ref());
             let is_primary = |server: &Server| primary.is_some_and(|primary| Arc::ptr_eq(primary, &server.state));
@@ -46,7 +46,7 @@ impl Primaries {
     }
 
     /// Looks at all pools of the snapshot in effect. Returns who is no longer the primary.
-    pub(super) fn follow(&mut self, snapshot: &Snapshot) -> Vec<Deposed> {
+    pub fn follow(&mut self, snapshot: &Snapshot) -> Vec<Deposed> {
         for pool in snapshot.pools().filter(|pool| pool.primary.is_none()) {
             if self.pools.remove(pool.pool.name()).is_some() {
                 pool.pool.servers().for_each(|server| server.state.set_standby(false));
@@ -58,19 +58,20 @@ impl Primaries {
     }
 
     /// Looks at one pool, of whose servers something was found. Returns who is no longer the primary.
-    pub(super) fn look(&mut self, pool: &PoolInEffect) -> Option<Deposed> {
+    pub fn look(&mut self, pool: &PoolInEffect) -> Option<Deposed> {
         let settings = pool.primary.as_ref()?;
         let reign = self.pools.entry(pool.pool.name().clone()).or_default();
         reign.look(pool, settings)
     }
 
     /// When the next look is due.
-    pub(super) fn due(&self) -> Option<Instant> {
+    #[must_use]
+    pub fn due(&self) -> Option<Instant> {
         self.pools.values().filter_map(|reign| reign.due).min()
     }
 
     /// Looks at the pools whose time has come.
-    pub(super) fn look_at_due(&mut self, snapshot: &Snapshot) -> Vec<Deposed> {
+    pub fn look_at_due(&mut self, snapshot: &Snapshot) -> Vec<Deposed> {
         let now = Instant::now();
         let due: Vec<Name> = self
             .pools

@@ -113,7 +113,7 @@ impl Sources {
         let mut known: BTreeMap<Key, Arc<[Server]>> = kept.collect();
         for (key, inquiry) in &primed.0 {
             if let Some(Ok(taken)) = &inquiry.last
-                && is_usable(taken, &inquiry.discover)
+                && taken.is_usable(&inquiry.discover)
             {
                 known.insert(key.clone(), Arc::clone(&taken.servers));
             }
@@ -191,7 +191,7 @@ impl Sources {
         let (pool, source) = &key;
         let Some(running) = self.running.get_mut(&key).filter(|running| running.number == number) else { return false };
         let trouble = match outcome {
-            Ok(taken) if is_usable(&taken, &running.discover) => {
+            Ok(taken) if taken.is_usable(&running.discover) => {
                 if std::mem::take(&mut running.in_trouble) {
                     tracing::info!(%pool, source, "servers are found again: {} in the answer", taken.servers.len());
                 }
@@ -236,11 +236,6 @@ impl Sources {
             self.catalogue.discovery(&pool.name).set_servers(pool.servers.len().saturating_sub(asked.servers.len()));
         }
     }
-}
-
-/// Whether an answer takes the place of the one before.
-fn is_usable(taken: &Taken, discover: &Discover) -> bool {
-    discover.terms.allow_empty || !taken.servers.is_empty()
 }
 
 /// One source, asked time and again.

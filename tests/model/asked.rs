@@ -8,6 +8,8 @@ use portreeve::balance::{Policy, TableSize};
 /// A whole configuration, as far as choosing a server goes.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Asked {
+    /// Where this instance stands.
+    pub(crate) zone: Option<&'static str>,
     pub(crate) pools: Vec<AskedPool>,
 }
 
@@ -25,7 +27,28 @@ pub(crate) struct AskedPool {
     pub(crate) fail_open: usize,
     /// Whether somebody could wait for room, which nobody does here.
     pub(crate) queues: bool,
+    /// In milliseconds. A pool keeps it for as long as it lives.
+    pub(crate) slow_start: u64,
+    pub(crate) primary: Option<AskedPrimary>,
+    /// Where more servers are found, if they are.
+    pub(crate) discover: Option<AskedSource>,
     pub(crate) servers: Vec<AskedServer>,
+}
+
+/// How a pool has a primary.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum AskedPrimary {
+    /// The one that says so.
+    ByRoles,
+    /// The first that is fit, and after how many milliseconds one before it takes over again.
+    ByOrder(Option<u64>),
+}
+
+/// What a source's answers may be like.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct AskedSource {
+    pub(crate) allow_empty: bool,
+    pub(crate) max_servers: usize,
 }
 
 /// A server.
@@ -39,6 +62,7 @@ pub(crate) struct AskedServer {
     pub(crate) backup: bool,
     /// Whether the operator lets it serve.
     pub(crate) ready: bool,
+    pub(crate) zone: Option<&'static str>,
     /// 0 sets no limit.
     pub(crate) max_connections: u32,
 }
@@ -47,6 +71,7 @@ pub(crate) struct AskedServer {
 const POOLS: [&str; 3] = ["p", "q", "r"];
 const SERVERS: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
 const PORTS: std::ops::Range<u16> = 1001..1009;
+const ZONES: [&str; 3] = ["north", "east", "south"];
 const MOST_SERVERS: usize = 9;
 
 impl AskedServer {
@@ -58,7 +83,7 @@ impl AskedServer {
         self.given_name.map_or_else(|| self.address(), str::to_owned)
     }
 
-    fn any(random: &mut Rng) -> Self {
+    pub(crate) fn any(random: &mut Rng) -> Self {
         Self {
             given_name: (random.u8(..4) > 0).then(|| SERVERS[random.usize(..SERVERS.len())]),
             port: random.u16(PORTS),
@@ -66,8 +91,29 @@ impl AskedServer {
             priority: if random.bool() { 0 } else { random.u8(..3) },
             backup: random.u8(..5) == 0,
             ready: random.u8(..8) > 0,
+            zone: any_zone(random),
             max_connections: any_limit(random),
         }
+    }
+
+    /// As it stands in a list; what is the default is sometimes left out.
+    pub(crate) fn text(&self, random: &mut Rng) -> String {
+        let Self { given_name, port: _, weight, priority, backup, ready, zone, max_connections } = self;
+        let mut say = |default: bool| !default || random.bool();
+        let mut keys = vec![format!("address = \"{}\"", self.address())];
+        keys.extend(given_name.map(|name| format!("name = \"{name}\"")));
+        keys.extend(say(*weight == 1).then(|| format!("weight = {weight}")));
+        if *backup {
+            keys.push("backup = true".to_owned());
+        } else {
+            keys.extend(say(*priority == 0).then(|| format!("priority = {priority}")));
+            keys.extend(say(true).then(|| "backup = false".to_owned()));
+        }
+        let state = if *ready { "ready" } else { "drain" };
+        keys.extend(say(*ready).then(|| format!("state = {state:?}")));
+        keys.extend(zone.map(|zone| format!("zone = \"{zone}\"")));
+        keys.extend(say(*max_connections == 0).then(|| format!("max_connections = {max_connections}")));
+        if keys.len() == 1 { format!("\"{}\"", self.address()) } else { format!("{{ {} }}", keys.join(", ")) }
     }
 }
 
@@ -81,6 +127,9 @@ impl AskedPool {
             max_connections: any_limit(random) * 4,
             fail_open: any_share(random),
             queues: random.bool(),
+            slow_start: if random.bool() { 0 } else { random.u64(1..20_000) },
+            primary: any_primary(random),
+            discover: any_source(random),
             servers: Vec::new(),
         };
         (0..random.usize(1..=5)).for_each(|_| pool.add_server(random));
@@ -96,11 +145,19 @@ impl AskedPool {
         }
     }
 
+    /// Whether its check asks the servers what they are.
+    pub(crate) fn asks_roles(&self) -> bool {
+        self.primary == Some(AskedPrimary::ByRoles)
+    }
+
     fn change(&mut self, random: &mut Rng) {
+        if self.servers.is_empty() {
+            return self.add_server(random);
+        }
         let at = random.usize(..self.servers.len());
-        match random.u8(..17) {
+        match random.u8(..21) {
             0..3 => self.add_server(random),
-            3..5 if self.servers.len() > 1 => drop(self.servers.remove(at)),
+            3..5 if self.servers.len() > 1 || self.discover.is_some() => drop(self.servers.remove(at)),
             5 => self.balance = any_policy(random),
             6 => self.check = any_check(random),
             7 => self.servers[at].backup ^= true,
@@ -113,6 +170,9 @@ impl AskedPool {
             14 => self.max_connections = any_limit(random) * 4,
             15 => self.fail_open = any_share(random),
             16 => self.queues ^= true,
+            17 => self.servers[at].zone = any_zone(random),
+            18 => self.primary = any_primary(random),
+            19 => self.discover = any_source(random),
             _ => self.servers[at].weight = any_weight(random),
         }
     }
@@ -120,7 +180,8 @@ impl AskedPool {
 
 impl Asked {
     pub(crate) fn any(random: &mut Rng) -> Self {
-        let mut asked = Self { pools: vec![AskedPool::any(POOLS[0], random), AskedPool::any(POOLS[1], random)] };
+        let pools = vec![AskedPool::any(POOLS[0], random), AskedPool::any(POOLS[1], random)];
+        let mut asked = Self { zone: any_zone(random), pools };
         asked.make_valid();
         asked
     }
@@ -130,7 +191,8 @@ impl Asked {
         let mut asked = self.clone();
         for _ in 0..random.usize(..4) {
             let at = random.usize(..asked.pools.len());
-            match random.u8(..16) {
+            match random.u8(..17) {
+                2 => asked.zone = any_zone(random),
                 0 if asked.pools.len() > 1 => drop(asked.pools.remove(at)),
                 1 => {
                     let free = POOLS.into_iter().find(|name| asked.pools.iter().all(|pool| pool.name != *name));
@@ -146,6 +208,12 @@ impl Asked {
     /// A pool needs a server with weight.
     fn make_valid(&mut self) {
         for pool in &mut self.pools {
+            if pool.asks_roles() {
+                pool.check.get_or_insert((2, 3));
+            }
+            if pool.servers.is_empty() && pool.discover.is_some() {
+                continue;
+            }
             if pool.servers.is_empty() {
                 let server = AskedServer {
                     given_name: Some("only"),
@@ -154,6 +222,7 @@ impl Asked {
                     priority: 0,
                     backup: false,
                     ready: true,
+                    zone: None,
                     max_connections: 0,
                 };
                 pool.servers.push(server);
@@ -166,9 +235,11 @@ impl Asked {
 
     /// The file that asks for it; what is the default is sometimes left out.
     pub(crate) fn text(&self, random: &mut Rng) -> String {
-        let mut text = format!("[listeners.web]\nbind = \"127.0.0.1:9\"\npool = \"{}\"\n", self.pools[0].name);
+        let mut text = self.zone.map(|zone| format!("zone = \"{zone}\"\n")).unwrap_or_default();
+        text += &format!("[listeners.web]\nbind = \"127.0.0.1:9\"\npool = \"{}\"\n", self.pools[0].name);
         for pool in &self.pools {
-            let AskedPool { name, balance, check, retries, max_connections, fail_open, queues, servers } = pool;
+            let AskedPool { name, balance, check, retries, max_connections, fail_open, queues, .. } = pool;
+            let AskedPool { slow_start, primary, discover, servers, .. } = pool;
             let settings = if matches!(balance, Policy::Maglev { .. }) { ", table_size = 251" } else { "" };
             writeln!(text, "[pools.{name}]\nbalance = {{ algorithm = \"{}\"{settings} }}", balance.label()).unwrap();
             writeln!(text, "retries = {retries}").unwrap();
@@ -181,32 +252,35 @@ impl Asked {
             if !queues {
                 text.push_str("queue = { max = 0 }\n");
             }
+            if *slow_start > 0 || random.bool() {
+                writeln!(text, "slow_start = \"{slow_start}ms\"").unwrap();
+            }
+            match primary {
+                None => {}
+                Some(AskedPrimary::ByRoles | AskedPrimary::ByOrder(None)) => text.push_str("role = \"primary\"\n"),
+                Some(AskedPrimary::ByOrder(Some(patience))) => {
+                    writeln!(text, "role = \"primary\"\nfailback = \"{patience}ms\"").unwrap();
+                }
+            }
+            if let Some(AskedSource { allow_empty, max_servers }) = discover {
+                let terms = format!("allow_loopback = true, allow_empty = {allow_empty}, max_servers = {max_servers}");
+                writeln!(text, "discover = {{ type = \"file\", path = \"/lists/{name}.toml\", {terms} }}").unwrap();
+            }
             match check {
                 None => text.push_str("check = \"none\"\n"),
+                Some((rise, fall)) if pool.asks_roles() => {
+                    let asked = "type = \"mysql\", user = \"monitor\"";
+                    writeln!(text, "check = {{ {asked}, rise = {rise}, fall = {fall} }}").unwrap();
+                }
                 Some((2, 3)) if random.bool() => {}
                 Some((rise, fall)) => writeln!(text, "check = {{ rise = {rise}, fall = {fall} }}").unwrap(),
             }
+            if servers.is_empty() {
+                continue;
+            }
             text.push_str("servers = [\n");
             for server in servers {
-                let AskedServer { given_name, port: _, weight, priority, backup, ready, max_connections } = server;
-                let mut say = |default: bool| !default || random.bool();
-                let mut keys = vec![format!("address = \"{}\"", server.address())];
-                keys.extend(given_name.map(|name| format!("name = \"{name}\"")));
-                keys.extend(say(*weight == 1).then(|| format!("weight = {weight}")));
-                if *backup {
-                    keys.push("backup = true".to_owned());
-                } else {
-                    keys.extend(say(*priority == 0).then(|| format!("priority = {priority}")));
-                    keys.extend(say(true).then(|| "backup = false".to_owned()));
-                }
-                let state = if *ready { "ready" } else { "drain" };
-                keys.extend(say(*ready).then(|| format!("state = {state:?}")));
-                keys.extend(say(*max_connections == 0).then(|| format!("max_connections = {max_connections}")));
-                if keys.len() == 1 {
-                    writeln!(text, "  \"{}\",", server.address()).unwrap();
-                } else {
-                    writeln!(text, "  {{ {} }},", keys.join(", ")).unwrap();
-                }
+                writeln!(text, "  {},", server.text(random)).unwrap();
             }
             text.push_str("]\n");
         }
@@ -246,4 +320,21 @@ fn any_check(random: &mut Rng) -> Option<(u32, u32)> {
         1 => Some((2, 3)),
         _ => Some((random.u32(1..=4), random.u32(1..=4))),
     }
+}
+
+fn any_zone(random: &mut Rng) -> Option<&'static str> {
+    ZONES.get(random.usize(..=ZONES.len())).copied()
+}
+
+fn any_primary(random: &mut Rng) -> Option<AskedPrimary> {
+    match random.u8(..9) {
+        0 => Some(AskedPrimary::ByRoles),
+        1 => Some(AskedPrimary::ByOrder(None)),
+        2 => Some(AskedPrimary::ByOrder(Some(random.u64(..5000)))),
+        _ => None,
+    }
+}
+
+fn any_source(random: &mut Rng) -> Option<AskedSource> {
+    random.bool().then(|| AskedSource { allow_empty: random.bool(), max_servers: random.usize(1..9) })
 }

@@ -108,6 +108,7 @@ impl Ward {
             priority: 0,
             backup: false,
             ready: true,
+            zone: None,
             max_connections: 0,
         };
         let pool = AskedPool {
@@ -118,9 +119,12 @@ impl Ward {
             max_connections: 0,
             fail_open: 0,
             queues: true,
+            slow_start: 0,
+            primary: None,
+            discover: None,
             servers: SERVERS.iter().map(asked_server).collect(),
         };
-        let view = naive.plan(&Asked { pools: vec![pool] }, |_| false);
+        let view = naive.plan(&Asked { zone: None, pools: vec![pool] }, |_| false);
         let members: Vec<(String, Id)> = view.members().map(|(_, server, id)| (server.name(), id)).collect();
         naive.publish(std::rc::Rc::new(view));
         let patients = members

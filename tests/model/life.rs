@@ -14,7 +14,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use fastrand::Rng;
-use portreeve::backend::{Lease, State};
+use portreeve::app::{Known, Primaries};
+use portreeve::backend::{Lease, Role, State};
 use portreeve::balance::Policy;
 use portreeve::config::model::Model;
 use portreeve::config::{Environment, load_text};
@@ -27,6 +28,7 @@ use portreeve::units::Name;
 use tokio::time::{Instant, advance};
 
 use super::asked::Asked;
+use super::found::{Answers, merged};
 use super::naive::{Id, Naive, View};
 use super::seeds;
 
@@ -37,6 +39,7 @@ const MOST_HELD: usize = 60;
 #[tokio::test(start_paused = true)]
 async fn pools_health_and_reloads_do_what_a_naive_model_says() {
     let (mut rotations, mut minima, mut bounds, mut reloads, mut changes) = (0, 0, 0, 0, 0);
+    let (mut preferences, mut parts, mut answers, mut successions) = (0, 0, 0, 0);
     for (seed, _witness) in seeds::all("pools_health_and_reloads_do_what_a_naive_model_says", seeds::MANY) {
         let mut life = Life::new(Rng::with_seed(seed));
         for _ in 0..STEPS {
@@ -46,32 +49,48 @@ async fn pools_health_and_reloads_do_what_a_naive_model_says() {
         rotations += life.naive.rotations_seen;
         minima += life.naive.minima_seen;
         bounds += life.naive.bounds_seen;
+        preferences += life.naive.preferences_seen;
+        parts += life.naive.parts_seen;
+        answers += life.answers_followed;
+        successions += life.successions;
         reloads += life.published.load().generation;
         changes += life.changes;
         life.end();
     }
     println!(
         "{reloads} generations, {changes} changes of health, {rotations} exact turns, {minima} least loaded, \
-         {bounds} within a bound"
+         {bounds} within a bound, {preferences} near, {parts} within their part, {answers} answers with news, \
+         {successions} successions"
     );
-    let seen = [rotations, minima, bounds].iter().all(|seen| *seen > 100);
+    let seen = [rotations, minima, bounds, preferences, parts, answers, successions].iter().all(|seen| *seen > 100);
     assert!(seen && reloads > 50 && changes > 50, "the model was hardly ever asked");
 }
 
 /// Everything that is, beside what should be.
-struct Life {
-    random: Rng,
-    asked: Asked,
-    naive: Naive,
-    published: Published,
-    catalogue: Arc<Catalogue>,
-    states: HashMap<Id, Weak<State>>,
+pub(crate) struct Life {
+    pub(crate) random: Rng,
+    /// What the file asks for, and its model.
+    pub(crate) asked: Asked,
+    pub(crate) plain: Model,
+    /// The same with the servers that were found.
+    pub(crate) merged: Asked,
+    pub(crate) known: Known,
+    pub(crate) answers: Answers,
+    pub(crate) answers_followed: usize,
+    pub(crate) primaries: Primaries,
+    pub(crate) successions: usize,
+    pub(crate) naive: Naive,
+    pub(crate) published: Published,
+    pub(crate) catalogue: Arc<Catalogue>,
+    pub(crate) states: HashMap<Id, Weak<State>>,
     checkers: HashMap<Id, Checker>,
     held: Vec<(Id, Lease)>,
     slow: Vec<Slow>,
     retired: Vec<Weak<Snapshot>>,
     /// Ports nobody answers on.
     dead: HashSet<u16>,
+    /// Ports of those who say that they are the primary.
+    masters: HashSet<u16>,
     changes: usize,
 }
 
@@ -79,6 +98,7 @@ struct Life {
 struct Checker {
     streak: Streak,
     rise_and_fall: (u32, u32),
+    asks_roles: bool,
     port: u16,
     due: Instant,
 }
@@ -110,7 +130,8 @@ impl Life {
     fn new(mut random: Rng) -> Self {
         let asked = Asked::any(&mut random);
         let catalogue = Catalogue::new(1);
-        let first = Snapshot::build(load(&asked.text(&mut random)), None, &catalogue);
+        let plain = load(&asked.text(&mut random));
+        let first = Snapshot::build(plain.clone(), None, &catalogue);
         let mut life = Self {
             random,
             naive: Naive::new(),
@@ -122,12 +143,22 @@ impl Life {
             slow: Vec::new(),
             retired: Vec::new(),
             dead: HashSet::new(),
+            masters: HashSet::new(),
             changes: 0,
+            plain,
+            merged: asked.clone(),
+            known: Known::default(),
+            answers: Answers::new(),
+            answers_followed: 0,
+            primaries: Primaries::default(),
+            successions: 0,
             asked,
         };
         let view = life.naive.plan(&life.asked, |_| false);
+        life.primaries.prepare(&life.published.load());
         life.published.load().take_over();
         life.take_effect(view);
+        life.elect();
         life
     }
 
@@ -144,6 +175,7 @@ impl Life {
             900..960 => self.slow_connection_goes_on(),
             960..968 => self.reload(true),
             968..971 => self.reload(false),
+            973..981 => self.hears_of_servers(),
             971..973 => self.held.drain(..).for_each(|(id, lease)| release(&mut self.naive, id, lease)),
             _ => {}
         }
@@ -260,8 +292,11 @@ impl Life {
     }
 
     fn world_changes(&mut self) {
-        let (_, server, _) =
-            self.naive.view.members().nth(self.random.usize(..self.naive.view.members().count())).unwrap();
+        let count = self.naive.view.members().count();
+        let Some((_, server, _)) = self.naive.view.members().nth(self.random.usize(..count.max(1))) else { return };
+        if self.random.u8(..3) == 0 && !self.masters.insert(server.port) {
+            self.masters.remove(&server.port);
+        }
         // More alive than dead, or nothing would ever be picked.
         if self.random.u8(..3) > 0 || !self.dead.insert(server.port) {
             self.dead.remove(&server.port);
@@ -271,11 +306,17 @@ impl Life {
     async fn time_passes(&mut self) {
         let end = Instant::now() + Duration::from_millis(self.random.u64(..1500));
         self.checkers_listen();
-        while let Some((due, id)) = self.checkers.iter().map(|(id, checker)| (checker.due, *id)).min()
-            && due <= end
-        {
+        loop {
+            let probe = self.checkers.iter().map(|(id, checker)| (checker.due, *id)).min();
+            let look = self.primaries.due();
+            let Some(due) = probe.map(|(due, _)| due).into_iter().chain(look).min().filter(|due| *due <= end) else {
+                break;
+            };
             advance(due.saturating_duration_since(Instant::now())).await;
-            self.probe(id);
+            match probe {
+                Some((at, id)) if at == due => self.probe(id),
+                Some(_) | None => self.look_at_due(),
+            }
         }
         advance(end.saturating_duration_since(Instant::now())).await;
     }
@@ -286,7 +327,15 @@ impl Life {
         let passed = !self.dead.contains(&checker.port);
         let (rise, fall) = checker.rise_and_fall;
         let change = checker.streak.probed(passed, rise, fall);
+        let is_master = self.masters.contains(&checker.port);
+        let role = if is_master { Role::Primary } else { Role::Replica };
+        let is_told = passed && checker.asks_roles && state.role() != Some(role);
         state.set_tested(if passed { "passed its first check" } else { "failed its first check" });
+        if is_told {
+            state.set_role(Some(role));
+            self.naive.servers.get_mut(&id).unwrap().role = Some(is_master);
+            self.look(id);
+        }
         let expected = self.naive.probed(id, passed, (rise, fall));
         self.settle(id, &state, change, expected, if passed { "the check passed" } else { "the check failed" });
     }
@@ -319,6 +368,7 @@ impl Life {
             state.set_health(change == Change::Up, reason);
             reason.clone_into(&mut self.naive.servers.get_mut(&id).unwrap().reason);
             self.changes += 1;
+            self.look(id);
         }
     }
 
@@ -326,11 +376,11 @@ impl Life {
     fn reload(&mut self, publishes: bool) {
         let asked = self.asked.changed(&mut self.random);
         let previous = self.published.load_full();
-        let model = load(&asked.text(&mut self.random));
-        let built = Snapshot::build(model, Some(&previous), &self.catalogue);
+        let plain = load(&asked.text(&mut self.random));
+        let built = Snapshot::build(self.with_found(plain.clone()), Some(&previous), &self.catalogue);
         assert_eq!(built.generation, previous.generation + 1);
-        let left: HashSet<Id> = self.held.iter().map(|(id, _)| *id).chain(self.slow_ids()).collect();
-        let view = self.naive.plan(&asked, |id| left.contains(&id));
+        let merged = merged(&asked, &self.answers);
+        let view = self.plan(&merged);
         if !publishes {
             let known: HashSet<Id> = self.states.keys().copied().collect();
             self.naive.servers.retain(|id, _| known.contains(id));
@@ -342,12 +392,27 @@ impl Life {
         for _ in 0..self.random.usize(..8) {
             if self.random.bool() { self.connect() } else { self.release() }
         }
+        (self.asked, self.plain, self.merged) = (asked, plain, merged);
+        self.publish(built, previous, view);
+        let published = self.published.load_full();
+        self.forget_answers(&published.model);
+    }
+
+    /// What is next, where that is asked for.
+    pub(crate) fn plan(&mut self, asked: &Asked) -> View {
+        let left: HashSet<Id> = self.held.iter().map(|(id, _)| *id).chain(self.slow_ids()).collect();
+        self.naive.plan(asked, |id| left.contains(&id))
+    }
+
+    /// Puts a snapshot into effect.
+    pub(crate) fn publish(&mut self, built: Snapshot, previous: Arc<Snapshot>, view: View) {
+        self.primaries.prepare(&built);
         self.published.store(Arc::new(built));
         self.published.load().take_over();
         self.retired.push(Arc::downgrade(&previous));
         drop(previous);
-        self.asked = asked;
         self.take_effect(view);
+        self.elect();
         self.check_all();
     }
 
@@ -390,14 +455,16 @@ impl Life {
             let known = self.states.entry(id).or_insert_with(|| Arc::downgrade(state));
             assert!(std::ptr::eq(known.as_ptr(), Arc::as_ptr(state)), "{name} kept its name and is another");
 
-            let asked_before = before.member(id).map(|(pool, server)| (pool.check, server.port));
-            if asked_before == Some((pool.check, server.port)) {
+            let asked_before = before.member(id).map(|(pool, server)| (pool.check, pool.asks_roles(), server.port));
+            if asked_before == Some((pool.check, pool.asks_roles(), server.port)) {
                 self.checkers.extend(checkers.remove(&id).map(|checker| (id, checker)));
                 continue;
             }
-            let moved = asked_before.is_some_and(|(_, port)| port != server.port);
+            let moved = asked_before.is_some_and(|(_, _, port)| port != server.port);
             if moved || (pool.check.is_none() && !state.is_healthy()) {
                 state.forget_health(true);
+            } else if pool.check.is_none() {
+                state.forget_words();
             }
             // What an earlier machine or unchecked times have left is not this checker's to count.
             failures(state);
@@ -405,10 +472,14 @@ impl Life {
                 let health = state.health();
                 let streak = Streak::new(health.up, Initial::Check.next_decides(health.up, health.tested));
                 let due = Instant::now() + Duration::from_millis(self.random.u64(..100));
-                self.checkers.insert(id, Checker { streak, rise_and_fall, port: server.port, due });
+                let asks_roles = pool.asks_roles();
+                if !asks_roles {
+                    state.set_role(None);
+                }
+                self.checkers.insert(id, Checker { streak, rise_and_fall, asks_roles, port: server.port, due });
             }
         }
-        for (pool, model) in self.asked.pools.iter().zip(&snapshot.model.pools) {
+        for (pool, model) in self.merged.pools.iter().zip(&snapshot.model.pools) {
             let timing = |check: &Check| check.timing().map(|timing| (timing.rise, timing.fall));
             assert_eq!(timing(&model.check), pool.check);
         }
@@ -416,12 +487,13 @@ impl Life {
     }
 
     /// What holds after every step.
-    fn check_step(&self) {
+    pub(crate) fn check_step(&self) {
         for (id, state) in &self.states {
             let Some(state) = state.upgrade() else { continue };
             let known = &self.naive.servers[id];
             assert_eq!(state.active(), known.active, "connections of {id}, {:?}", known.key);
             assert_eq!(state.is_healthy(), known.up, "the flag of {id}, {:?}", known.key);
+            assert_eq!(state.is_standby(), known.standby, "whether {id}, {:?}, stands by", known.key);
         }
     }
 
@@ -430,7 +502,7 @@ impl Life {
         self.check_step();
         let view = Rc::clone(&self.naive.view);
         let published = self.published.load_full();
-        for (pool, _, id) in view.members() {
+        for (pool, server, id) in view.members() {
             let state = self.states[&id].upgrade().unwrap();
             let (known, health) = (&self.naive.servers[&id], state.health());
             assert_eq!(
@@ -441,7 +513,7 @@ impl Life {
             assert_eq!(state.metrics().connections(), self.naive.connections[&known.key], "{:?}", known.key);
             let is_limited =
                 pool.max_connections > 0 || pool.queues && pool.servers.iter().any(|s| s.max_connections > 0);
-            let counts = is_watching(&pool.balance) || is_limited || pool.fail_open > 0;
+            let counts = is_watching(&pool.balance) || is_limited || pool.fail_open > 0 || view.splits(pool, server);
             assert_eq!(is_watched(&state), counts, "who watches {:?}", known.key);
             let shown = published.pool(&Name::new(pool.name)).unwrap().pool.open_servers();
             let open = |id: &Id| published_open(&self.naive, &view, *id);
@@ -474,7 +546,7 @@ impl Life {
         self.held.drain(..).for_each(|(id, lease)| release(&mut self.naive, id, lease));
         self.check_all();
         assert!(self.naive.servers.values().all(|server| server.active == 0));
-        drop(self.published);
+        drop((self.published, self.primaries));
         assert!(self.states.values().all(|state| state.strong_count() == 0), "a server outlived everything");
         assert!(!self.catalogue.expose().contains("server="), "a series outlived its server");
     }
@@ -489,7 +561,7 @@ fn release(naive: &mut Naive, id: Id, lease: Lease) {
 fn published_open(naive: &Naive, view: &View, id: Id) -> bool {
     let (pool, server) = view.member(id).unwrap();
     let known = &naive.servers[&id];
-    let fit = known.up || naive.fails_open(view, pool.name);
+    let fit = (known.up || naive.fails_open(view, pool.name)) && !known.standby;
     server.weight > 0 && server.ready && fit && (server.max_connections == 0 || known.active < server.max_connections)
 }
 

@@ -1,7 +1,7 @@
 //! Whole lives in seconds: random events on a paused clock, held against a model so naive that it can be believed.
 //!
-//! `life` runs pools, health and reloads through ten thousand steps a seed; `naive` is what it is held against, `asked` the
-//! configurations it reloads. `checker` does the same to the loop that probes, `ejection` to the jury that ejects; `parsers`
+//! `life` runs pools, health, reloads, answers of discovery and primaries through ten thousand steps a seed; `naive` and `reign`
+//! are what it is held against, `asked` the configurations it reloads and `found` the answers. `checker` does the same to the loop that probes, `ejection` to the jury that ejects; `parsers`
 //! and `client_hello` feed mutated text and bytes to whatever reads them. `SEED=7` replays one seed, `SEEDS=500` widens; the
 //! default is twenty, and 200 for `life` and `ejection`.
 
@@ -23,7 +23,9 @@ mod asked;
 mod checker;
 mod client_hello;
 mod ejection;
+mod found;
 mod life;
 mod naive;
 mod parsers;
+mod reign;
 mod seeds;

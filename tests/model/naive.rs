@@ -4,8 +4,10 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
 use portreeve::balance::Policy;
+use tokio::time::Instant;
 
 use super::asked::{Asked, AskedPool, AskedServer};
+use super::reign::{Candidate, Reign};
 
 /// A server for as long as its names stay in the configuration; one that was removed and comes back is another.
 pub(crate) type Id = u64;
@@ -14,14 +16,27 @@ pub(crate) type Key = (&'static str, String);
 
 /// Whether it is that of backup servers, and else which.
 type Level = (bool, u8);
+/// Those of a level that nothing but the algorithm chooses among: whether they stand elsewhere than we do.
+type Group = (Level, bool);
 
 fn level(server: &AskedServer) -> Level {
     if server.backup { (true, 0) } else { (false, server.priority) }
 }
 
+/// Which of a level are asked first.
+#[derive(Clone, Copy, PartialEq)]
+enum Preference {
+    /// Those of our zone, all of which stand here or nowhere else.
+    Ours,
+    Others,
+    /// Chance says.
+    Either,
+}
+
 /// One generation: what is asked for, and who that is.
 #[derive(Clone, Debug)]
 pub(crate) struct View {
+    pub(crate) zone: Option<&'static str>,
     pub(crate) pools: Vec<(AskedPool, Vec<Id>)>,
 }
 
@@ -33,6 +48,17 @@ impl View {
     /// Every server with its pool.
     pub(crate) fn members(&self) -> impl Iterator<Item = (&AskedPool, &AskedServer, Id)> {
         self.pools.iter().flat_map(|(pool, ids)| pool.servers.iter().zip(ids).map(move |(s, id)| (pool, s, *id)))
+    }
+
+    /// A server among those of its pool.
+    fn group(&self, server: &AskedServer) -> Group {
+        (level(server), self.zone.is_none() || server.zone != self.zone)
+    }
+
+    /// Whether some of a server's level stand here and some do not.
+    pub(crate) fn splits(&self, pool: &AskedPool, server: &AskedServer) -> bool {
+        let is = |ours: bool| pool.servers.iter().any(|other| self.group(other) == (level(server), !ours));
+        is(true) && is(false)
     }
 
     pub(crate) fn member(&self, wanted: Id) -> Option<(&AskedPool, &AskedServer)> {
@@ -47,6 +73,12 @@ pub(crate) struct Server {
     pub(crate) active: u32,
     pub(crate) up: bool,
     pub(crate) tested: bool,
+    /// Whether it stands by for the primary.
+    pub(crate) standby: bool,
+    /// Whether it says it is the primary, if it says anything.
+    pub(crate) role: Option<bool>,
+    /// Since when it has its part of the traffic only.
+    warm_since: Option<Instant>,
     /// What was seen when it last changed.
     pub(crate) reason: String,
     /// Every result since its checker started or its state changed.
@@ -68,7 +100,8 @@ pub(crate) struct Naive {
     pub(crate) servers: HashMap<Id, Server>,
     /// Connections made by each name, which outlive a server for as long as anything of it is left.
     pub(crate) connections: HashMap<Key, u64>,
-    stretches: HashMap<(&'static str, Level), Stretch>,
+    stretches: HashMap<(&'static str, Group), Stretch>,
+    reigns: HashMap<&'static str, Reign>,
     last_picked: HashMap<Id, usize>,
     picks: usize,
     /// How often an exact rotation was seen, a choice of the least loaded, and one within a bound, so that nobody trusts a
@@ -76,21 +109,27 @@ pub(crate) struct Naive {
     pub(crate) rotations_seen: usize,
     pub(crate) minima_seen: usize,
     pub(crate) bounds_seen: usize,
+    /// And that a server of our zone was preferred, and that one with its part already was passed over.
+    pub(crate) preferences_seen: usize,
+    pub(crate) parts_seen: usize,
 }
 
 impl Naive {
     pub(crate) fn new() -> Self {
         Self {
-            view: Rc::new(View { pools: Vec::new() }),
+            view: Rc::new(View { zone: None, pools: Vec::new() }),
             next: 0,
             servers: HashMap::new(),
             connections: HashMap::new(),
             stretches: HashMap::new(),
+            reigns: HashMap::new(),
             last_picked: HashMap::new(),
             picks: 0,
             rotations_seen: 0,
             minima_seen: 0,
             bounds_seen: 0,
+            preferences_seen: 0,
+            parts_seen: 0,
         }
     }
 
@@ -98,15 +137,23 @@ impl Naive {
     pub(crate) fn plan(&mut self, asked: &Asked, left: impl Fn(Id) -> bool) -> View {
         let mut pools = Vec::new();
         for pool in &asked.pools {
-            let mut ids = Vec::new();
-            for server in &pool.servers {
+            let known = |server: &AskedServer| {
                 let key = (pool.name, server.name());
-                let known = self.view.members().find(|(p, s, _)| (p.name, s.name()) == key).map(|(_, _, id)| id);
-                ids.push(known.unwrap_or_else(|| self.add(key, &left)));
+                self.view.members().find(|(p, s, _)| (p.name, s.name()) == key).map(|(_, _, id)| id)
+            };
+            let known: Vec<Option<Id>> = pool.servers.iter().map(known).collect();
+            let joins = known.iter().any(Option::is_some);
+            let mut ids = Vec::new();
+            for (server, known) in pool.servers.iter().zip(known) {
+                let id = known.unwrap_or_else(|| self.add((pool.name, server.name()), &left));
+                if known.is_none() && joins {
+                    self.warm_up(id);
+                }
+                ids.push(id);
             }
             pools.push((pool.clone(), ids));
         }
-        View { pools }
+        View { zone: asked.zone, pools }
     }
 
     fn add(&mut self, key: Key, left: impl Fn(Id) -> bool) -> Id {
@@ -119,6 +166,9 @@ impl Naive {
             active: 0,
             up: true,
             tested: false,
+            standby: false,
+            role: None,
+            warm_since: None,
             reason: "not checked yet".to_owned(),
             results: Vec::new(),
             unheard: 0,
@@ -130,14 +180,17 @@ impl Naive {
     /// This is what is in effect from now on.
     pub(crate) fn publish(&mut self, view: Rc<View>) {
         for (pool, server, id) in view.members() {
-            let before = self.view.member(id).map(|(pool, server)| (pool.check, server.port));
-            if before == Some((pool.check, server.port)) {
+            let before = self.view.member(id).map(|(pool, server)| (pool.check, pool.asks_roles(), server.port));
+            if before == Some((pool.check, pool.asks_roles(), server.port)) {
                 continue;
             }
             let known = self.servers.get_mut(&id).unwrap();
             known.results.clear();
             known.unheard = 0;
-            let moved = before.is_some_and(|(_, port)| port != server.port);
+            let moved = before.is_some_and(|(_, _, port)| port != server.port);
+            if moved || !pool.asks_roles() {
+                known.role = None;
+            }
             if moved || (pool.check.is_none() && !known.up) {
                 known.up = true;
                 known.tested = false;
@@ -147,13 +200,52 @@ impl Naive {
         self.view = view;
         self.stretches.clear();
         self.last_picked.clear();
+        let view = Rc::clone(&self.view);
+        self.reigns.retain(|name, _| view.pool(name).is_some_and(|(pool, _)| pool.primary.is_some()));
+        for (pool, _, id) in view.members() {
+            let primary = self.reigns.get(pool.name).and_then(|reign| reign.primary);
+            self.servers.get_mut(&id).unwrap().standby = pool.primary.is_some() && primary != Some(id);
+        }
+    }
+
+    /// Looks who is the primary of a pool. Returns who was and is no longer.
+    pub(crate) fn look(&mut self, pool: &str) -> Option<Id> {
+        let view = Rc::clone(&self.view);
+        let (pool, ids) = view.pool(pool)?;
+        let how = pool.primary?;
+        let mut all: Vec<(Group, usize)> =
+            pool.servers.iter().enumerate().map(|(at, server)| (view.group(server), at)).collect();
+        all.sort_unstable();
+        let candidate = |(_, at): &(Group, usize)| {
+            let (server, known) = (&pool.servers[*at], &self.servers[&ids[*at]]);
+            let is_fit = server.weight > 0 && server.ready && known.up;
+            Candidate { id: ids[*at], is_fit, claims: known.role == Some(true) }
+        };
+        let candidates: Vec<Candidate> = all.iter().map(candidate).collect();
+        let reign = self.reigns.entry(pool.name).or_default();
+        let deposed = reign.look(how, &candidates);
+        let primary = reign.primary;
+        for id in ids {
+            self.servers.get_mut(id).unwrap().standby = primary != Some(*id);
+        }
+        deposed
+    }
+
+    fn warm_up(&mut self, id: Id) {
+        self.servers.get_mut(&id).unwrap().warm_since = Some(Instant::now());
+    }
+
+    /// The part of its share that a server has while it is warming, as milliseconds are told apart; nothing once it is warm.
+    fn warmth(&self, pool: &AskedPool, id: Id) -> Option<f64> {
+        let elapsed = self.servers[&id].warm_since?.elapsed().as_millis() as u64;
+        (elapsed < pool.slow_start + 2).then(|| ((elapsed + 2) as f64 / pool.slow_start as f64).max(0.1))
     }
 
     /// Whether so few servers of a pool are fit that nobody asks whether they are.
     pub(crate) fn fails_open(&self, view: &View, pool: &str) -> bool {
         let (pool, ids) = view.pool(pool).unwrap();
         let wanted = || pool.servers.iter().zip(ids).filter(|(server, _)| server.weight > 0 && server.ready);
-        let fit = wanted().filter(|(_, id)| self.servers[id].up).count();
+        let fit = wanted().filter(|(_, id)| self.servers[id].up && !self.servers[id].standby).count();
         fit * 100 < pool.fail_open * wanted().count()
     }
 
@@ -168,20 +260,54 @@ impl Naive {
         let mut levels: Vec<Level> = pool.servers.iter().map(level).collect();
         levels.sort_unstable();
         for this in levels {
-            let tier = pool.servers.iter().zip(ids).filter(|(server, _)| level(server) == this);
-            let open: Vec<Id> = tier
-                .filter(|(server, id)| {
-                    let known = &self.servers[id];
-                    let room = server.max_connections == 0 || known.active < server.max_connections;
-                    server.weight > 0 && server.ready && (known.up || blind) && room && !tried.contains(id)
-                })
-                .map(|(_, id)| *id)
-                .collect();
+            let tier = || pool.servers.iter().zip(ids).filter(move |(server, _)| level(server) == this);
+            let is_open = |(server, id): &(&AskedServer, &Id)| {
+                let known = &self.servers[*id];
+                let room = server.max_connections == 0 || known.active < server.max_connections;
+                let fit = (known.up || blind) && !known.standby;
+                server.weight > 0 && server.ready && fit && room && !tried.contains(id)
+            };
+            let open = |is_ours: bool| -> Vec<Id> {
+                let own = tier().filter(|(server, _)| view.group(server).1 != is_ours);
+                own.filter(is_open).map(|(_, id)| *id).collect()
+            };
+            let (ours, others) = (open(true), open(false));
+            let open = match self.preference(view, &tier().collect::<Vec<_>>(), blind) {
+                Preference::Ours if !ours.is_empty() => ours,
+                Preference::Others if !others.is_empty() => others,
+                Preference::Ours | Preference::Others | Preference::Either => [ours, others].concat(),
+            };
             if !open.is_empty() {
                 return open;
             }
         }
         Vec::new()
+    }
+
+    /// Which servers of a level are asked first: those of our zone while they are as large a part of it as one zone is of all,
+    /// and else the smaller a part of the traffic the smaller a part they are.
+    fn preference(&self, view: &View, level: &[(&AskedServer, &Id)], blind: bool) -> Preference {
+        let is_ours = |server: &AskedServer| !view.group(server).1;
+        let weight = |(server, id): &(&AskedServer, &Id)| {
+            let known = &self.servers[*id];
+            let counts = blind || server.ready && known.up && !known.standby;
+            if counts { usize::from(server.weight) } else { 0 }
+        };
+        // What an older pool knows of its servers all together is as old as the newer pool.
+        if !std::ptr::eq(view, &*self.view) {
+            return Preference::Either;
+        }
+        if level.iter().all(|(server, _)| is_ours(server)) || !level.iter().any(|(server, _)| is_ours(server)) {
+            return Preference::Either;
+        }
+        let all: usize = level.iter().map(weight).sum();
+        let ours: usize = level.iter().filter(|(server, _)| is_ours(server)).map(weight).sum();
+        let zones = level.iter().map(|(server, _)| server.zone).collect::<std::collections::HashSet<_>>().len();
+        match () {
+            () if ours * zones >= all => Preference::Ours,
+            () if ours == 0 => Preference::Others,
+            () => Preference::Either,
+        }
     }
 
     /// The pool in effect was asked in vain: turns were passed over.
@@ -194,9 +320,20 @@ impl Naive {
         let view = Rc::clone(&self.view);
         let (pool, ids) = view.pool(pool).unwrap();
         let asked = |id: Id| pool.servers.iter().zip(ids).find(|(_, other)| **other == id).unwrap().0;
+        let group = view.group(asked(id));
+        let own: Vec<Id> = eligible.iter().copied().filter(|other| view.group(asked(*other)) == group).collect();
+        let elsewhere = ids.iter().any(|other| view.group(asked(*other)) == (group.0, true));
+        self.preferences_seen += usize::from(!group.1 && elsewhere && own.len() == eligible.len());
+        let eligible = &own[..];
         self.picks += 1;
+        if eligible.iter().any(|id| self.warmth(pool, *id).is_some()) {
+            self.judge_warmth(&view, pool, ids, eligible, id);
+            self.stretches.retain(|(name, _), _| *name != pool.name);
+            self.last_picked.insert(id, self.picks);
+            return;
+        }
         match &pool.balance {
-            Policy::RoundRobin => self.judge_rotation(pool, ids, tried, eligible, id),
+            Policy::RoundRobin => self.judge_rotation(&view, pool, ids, tried, eligible, id),
             // Then the ranking is not asked, which knows those that are fit.
             Policy::LeastConn if self.fails_open(&view, pool.name) => {}
             Policy::LeastConn => {
@@ -232,11 +369,12 @@ impl Naive {
 
     /// While the same servers are open, each has exactly its turns in any stretch as long as a rotation; while all are, it
     /// is never two turns from its share in a shorter one either.
-    fn judge_rotation(&mut self, pool: &AskedPool, ids: &[Id], tried: &[Id], open: &[Id], id: Id) {
+    fn judge_rotation(&mut self, view: &View, pool: &AskedPool, ids: &[Id], tried: &[Id], open: &[Id], id: Id) {
+        let group = |server: &AskedServer| view.group(server);
         let own =
-            pool.servers.iter().zip(ids).find(|(_, other)| **other == id).map(|(server, _)| level(server)).unwrap();
-        // Turns of the levels before it were passed over.
-        self.stretches.retain(|(name, other), _| *name != pool.name || *other >= own);
+            pool.servers.iter().zip(ids).find(|(_, other)| **other == id).map(|(server, _)| group(server)).unwrap();
+        // Turns of the levels before it were passed over, and perhaps those of the other zones.
+        self.stretches.retain(|(name, other), _| *name != pool.name || *other == own || other.0 > own.0);
         let stretch = self.stretches.entry((pool.name, own)).or_default();
         if !tried.is_empty() || stretch.open != open {
             *stretch = Stretch { open: open.to_vec(), picks: VecDeque::new() };
@@ -249,7 +387,7 @@ impl Naive {
             .servers
             .iter()
             .zip(ids)
-            .filter(|(server, _)| level(server) == own && server.weight > 0 && server.ready)
+            .filter(|(server, _)| group(server) == own && server.weight > 0 && server.ready)
             .map(|(server, id)| (u64::from(server.weight), *id))
             .collect();
         let common = (1..=1000).rev().find(|n| tier.iter().all(|(weight, _)| weight % n == 0)).unwrap();
@@ -279,6 +417,34 @@ impl Naive {
                 assert!(off < 2 * rotation, "{id} had {count} of {seen} picks, with {turns} turns of {rotation}");
             }
         }
+    }
+
+    /// A server that is warming is picked while it carries less than its part of what others carry, or nothing, or where
+    /// nobody else is there to take it.
+    fn judge_warmth(&mut self, view: &View, pool: &AskedPool, ids: &[Id], eligible: &[Id], id: Id) {
+        let asked = |id: Id| pool.servers.iter().zip(ids).find(|(_, other)| **other == id).unwrap().0;
+        let Some(part) = self.warmth(pool, id).filter(|part| *part < 1.0) else { return };
+        // So many are asked at most before the first of them has to take it.
+        let is_warm = |other: &Id| self.warmth(pool, *other).is_none();
+        let others_can = eligible.len() <= 8 && eligible.iter().any(is_warm);
+        let active = self.servers[&id].active;
+        if !others_can || self.fails_open(view, pool.name) {
+            return;
+        }
+        let group = view.group(asked(id));
+        let fit = ids.iter().filter(|other| {
+            let (server, known) = (asked(**other), &self.servers[*other]);
+            view.group(server) == group && server.weight > 0 && server.ready && known.up && !known.standby
+        });
+        let (load, weight) = fit.fold((0.0, 0.0), |(load, weight), id| {
+            (load + f64::from(self.servers[id].active), weight + f64::from(asked(*id).weight))
+        });
+        let most = part * load / weight * f64::from(asked(id).weight);
+        assert!(
+            active == 0 || f64::from(active) < most + 1e-6,
+            "{id} has {active} connections and {most} are its part"
+        );
+        self.parts_seen += usize::from(active > 0);
     }
 
     /// A probe came back. `Some` is a change of state.
@@ -322,6 +488,10 @@ impl Naive {
         let server = self.servers.get_mut(&id).unwrap();
         server.up = !server.up;
         server.results.clear();
-        Some(server.up)
+        let up = server.up;
+        if up {
+            self.warm_up(id);
+        }
+        Some(up)
     }
 }
