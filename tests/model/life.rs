@@ -388,10 +388,7 @@ impl Life {
             self.check_all();
             return;
         }
-        // Traffic does not wait for the writer.
-        for _ in 0..self.random.usize(..8) {
-            if self.random.bool() { self.connect() } else { self.release() }
-        }
+        self.traffic_goes_on();
         (self.asked, self.plain, self.merged) = (asked, plain, merged);
         self.publish(built, previous, view);
         let published = self.published.load_full();
@@ -412,8 +409,16 @@ impl Life {
         self.retired.push(Arc::downgrade(&previous));
         drop(previous);
         self.take_effect(view);
+        self.traffic_goes_on();
         self.elect();
         self.check_all();
+    }
+
+    /// Traffic does not wait for the writer.
+    fn traffic_goes_on(&mut self) {
+        for _ in 0..self.random.usize(..8) {
+            if self.random.bool() { self.connect() } else { self.release() }
+        }
     }
 
     fn slow_ids(&self) -> impl Iterator<Item = Id> {
