@@ -203,8 +203,9 @@ impl Naive {
         let view = Rc::clone(&self.view);
         self.reigns.retain(|name, _| view.pool(name).is_some_and(|(pool, _)| pool.primary.is_some()));
         for (pool, _, id) in view.members() {
+            // Whoever has stood by does so until somebody looks.
             let primary = self.reigns.get(pool.name).and_then(|reign| reign.primary);
-            self.servers.get_mut(&id).unwrap().standby = pool.primary.is_some() && primary != Some(id);
+            self.servers.get_mut(&id).unwrap().standby |= pool.primary.is_some() && primary != Some(id);
         }
     }
 
@@ -212,7 +213,10 @@ impl Naive {
     pub(crate) fn look(&mut self, pool: &str) -> Option<Id> {
         let view = Rc::clone(&self.view);
         let (pool, ids) = view.pool(pool)?;
-        let how = pool.primary?;
+        let Some(how) = pool.primary else {
+            ids.iter().for_each(|id| self.servers.get_mut(id).unwrap().standby = false);
+            return None;
+        };
         let mut all: Vec<(Group, usize)> =
             pool.servers.iter().enumerate().map(|(at, server)| (view.group(server), at)).collect();
         all.sort_unstable();
