@@ -20,7 +20,8 @@ use crate::backend::Server;
 pub struct TableSize(u32);
 
 impl TableSize {
-    /// That of the paper: shares of 650 servers and fewer are exact to 1 %.
+    /// That of the paper: shares of 650 equal servers and fewer are exact to 1 %, as are those of 200 slots and more where
+    /// weights differ.
     pub const DEFAULT: Self = Self(65_537);
     /// The least.
     pub const LEAST: u32 = 101;
@@ -370,6 +371,26 @@ mod tests {
                 let exact = 65_537.0 * f64::from(*weight) / total as f64;
                 assert!(*share >= 1 && (*share as f64 - exact).abs() <= 2.0, "{share} {exact}");
             }
+        }
+    }
+
+    #[test]
+    fn shares_of_650_equal_members_and_of_all_that_have_200_slots_are_exact_to_one_per_cent() {
+        for count in [2, 7, 100, 649, 650] {
+            let exact = 65_537.0 / count as f64;
+            for share in shares(&Maglev::new(&equal(count), TableSize::DEFAULT), count) {
+                assert!((share as f64 - exact).abs() <= exact / 100.0, "{share} of {exact}");
+            }
+        }
+        let mut random = fastrand::Rng::with_seed(8);
+        let weights: Vec<u16> = (0..50).map(|_| random.u16(1..=1000)).collect();
+        let total: f64 = weights.iter().map(|weight| f64::from(*weight)).sum();
+        let maglev = Maglev::new(&weighted(&weights), TableSize::DEFAULT);
+        let exact = weights.iter().map(|weight| 65_537.0 * f64::from(*weight) / total);
+        let large: Vec<_> = shares(&maglev, 50).into_iter().zip(exact).filter(|(_, exact)| *exact >= 200.0).collect();
+        assert!(large.len() > 30);
+        for (share, exact) in large {
+            assert!((share as f64 - exact).abs() <= exact / 100.0, "{share} of {exact}");
         }
     }
 

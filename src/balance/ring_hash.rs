@@ -1,9 +1,11 @@
 //! By key, so that only the keys of the member that leaves move, and only to the member that joins.
 //!
 //! Each member has points on a ring, hashes of its name and their number, and a key leads to the next point at or behind its
-//! own (D. Karger et al., "Consistent hashing and random trees", STOC 1997; points as in ketama). Points are chance: a member
-//! is mostly within a tenth of its share, which [`super::maglev`] does better, while here no other keys move at all. From a
-//! closed member its keys go on to whoever comes next on the ring, each stretch to another.
+//! own (D. Karger et al., "Consistent hashing and random trees", STOC 1997; points as in ketama). Points are chance: the share
+//! of a member with p points deviates by 1 ∕ √p of itself, so by 4 % with the 512 that the heaviest have at least, mostly by
+//! less than a tenth and now and then by up to a third; one of a sixteenth of their weight by 18 %. [`super::maglev`] does that
+//! better, while here no other keys move at all. From a closed member its keys go on to whoever comes next on the ring, each
+//! stretch to another.
 //!
 //! The points of a member must not change when others join or leave, or more keys would move. So their number is its weight
 //! times a power of two, which is another one only when the heaviest weight gets past a power of two, or the number of
@@ -94,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn members_have_their_shares_up_to_a_sixth_and_mostly_a_tenth() {
+    fn members_have_their_shares_mostly_up_to_a_tenth_and_always_to_a_third() {
         let members = weighted(&[1, 1, 2, 4, 0]);
         let ring = Ring::new(&members);
         let mut counts = [0usize; 5];
@@ -108,7 +110,22 @@ mod tests {
         keys(1_000_000).for_each(|key| counts[ring.walk(key).next().unwrap()] += 1);
         let within = counts.iter().filter(|count| count.abs_diff(1000) <= 100).count();
         assert!(within >= 900, "{within} of 1000");
-        assert!(counts.iter().all(|count| count.abs_diff(1000) <= 350), "{:?}", counts.iter().max());
+        assert!(counts.iter().all(|count| count.abs_diff(1000) <= 333), "{:?}", counts.iter().max());
+    }
+
+    #[test]
+    fn shares_deviate_by_one_over_the_root_of_the_points() {
+        let weights: Vec<u16> = (0..400).map(|place| if place % 2 == 0 { 16 } else { 1 }).collect();
+        let ring = Ring::new(&weighted(&weights));
+        let mut counts = vec![0f64; weights.len()];
+        const KEYS: u32 = 1_000_000;
+        keys(KEYS).for_each(|key| counts[ring.walk(key).next().unwrap()] += 1.0);
+        for (first, weight, points) in [(0, 16.0, 512.0f64), (1, 1.0, 32.0)] {
+            let exact = f64::from(KEYS) * weight / (200.0 * 17.0);
+            let squares = counts.iter().skip(first).step_by(2).map(|count| (count / exact - 1.0).powi(2));
+            let deviation = (squares.sum::<f64>() / 200.0).sqrt() * points.sqrt();
+            assert!((0.7..1.3).contains(&deviation), "{deviation} for {weight}");
+        }
     }
 
     #[test]

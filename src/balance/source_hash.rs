@@ -52,11 +52,17 @@ mod tests {
     fn a_member_has_its_share_of_the_keys_up_to_chance() {
         let members = weighted(&[5, 3, 0, 1, 1]);
         let line = Line::new(&members);
+        assert_eq!(*line.ends, [5, 8, 9, 10], "as wide as their weights");
         let mut counts = [0usize; 5];
-        keys(100_000).for_each(|key| counts[line.walk(key).next().unwrap()] += 1);
-        for (count, share) in counts.iter().zip([50_000usize, 30_000, 0, 10_000, 10_000]) {
-            assert!(count.abs_diff(share) <= share / 30, "{counts:?}");
+        keys(500_000).for_each(|key| counts[line.walk(key).next().unwrap()] += 1);
+        let mut chi_squared = 0.0;
+        for (count, share) in counts.iter().zip([250_000usize, 150_000, 0, 50_000, 50_000]) {
+            let off = count.abs_diff(share);
+            assert!(off <= share / 100, "{counts:?}");
+            chi_squared += (off as f64).powi(2) / share.max(1) as f64;
         }
+        // Of 3 degrees of freedom, more than 16.3 comes up once in a thousand.
+        assert!(chi_squared < 16.3, "{chi_squared} of {counts:?}");
     }
 
     #[test]
