@@ -13,7 +13,7 @@ mod restraint;
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
@@ -22,7 +22,7 @@ use crate::metrics::{Catalogue, ServerMetrics, Vitals};
 use crate::net::address::ServerAddr;
 use crate::tls::ServerTls;
 use crate::units::{Name, Percent, Weight};
-pub use latency::Latency;
+pub use latency::{Known, Latency, Until};
 use outlier::Conduct;
 pub use outlier::{Ejection, Excess, Jury, Lapse, Limits, Outcome, Score, Suspect};
 use restraint::Restraint;
@@ -136,8 +136,8 @@ pub trait Watcher: Send + Sync + std::fmt::Debug {
     /// The state is lent and not kept: a watcher that held its servers would be held by them in turn, for ever.
     fn changed(&self, place: usize, state: &State);
 
-    /// The server took so long to answer. As with changes, nobody may be kept waiting.
-    fn answered(&self, _state: &State, _took: std::time::Duration) {}
+    /// The server took so long. As with changes, nobody may be kept waiting.
+    fn took(&self, _state: &State, _took: Duration, _until: Until) {}
 }
 
 /// A watcher and the place it knows the server by.

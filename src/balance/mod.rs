@@ -106,6 +106,16 @@ impl Policy {
         }
     }
 
+    /// Whether it goes by how long servers take.
+    #[must_use]
+    pub const fn is_timed(&self) -> bool {
+        match self {
+            Self::PeakEwma { .. } => true,
+            Self::RoundRobin | Self::LeastConn | Self::Random | Self::P2c => false,
+            Self::SourceHash(_) | Self::Maglev { .. } | Self::RingHash(_) => false,
+        }
+    }
+
     /// Whether it keeps a ranking, which knows those alone that are open.
     #[must_use]
     pub const fn ranks(&self) -> bool {
@@ -302,6 +312,19 @@ mod tests {
                 assert!(count.abs_diff(share) <= share / 10, "{policy:?}: {:?}", &counts[500..503]);
             }
         }
+    }
+
+    #[test]
+    fn the_last_resort_shares_consecutive_tickets_out_exactly_by_weight() {
+        let members = weighted(&[3, 0, 1, 9, 2]);
+        members[3].state.set_healthy(false);
+        let mut counts = [0; 5];
+        for ticket in 100..100 + 6 * 50 {
+            counts[last_resort(&members, Server::is_open, ticket).unwrap()] += 1;
+        }
+        assert_eq!(counts, [150, 0, 50, 0, 100]);
+        members.iter().for_each(|server| server.state.set_healthy(false));
+        assert_eq!(last_resort(&members, Server::is_open, 7), None);
     }
 
     #[test]

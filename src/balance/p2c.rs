@@ -5,6 +5,7 @@
 //! several balancers see the same counts.
 
 use std::any::Any;
+use std::cmp::Ordering;
 
 use super::alias::Alias;
 use super::random::draw_open;
@@ -29,7 +30,8 @@ impl P2c {
 
 impl Balance for P2c {
     fn pick(&self, members: &[Server], open: Open<'_>, _key: Option<Key>) -> Option<usize> {
-        better_of_two(&self.table, members, open, |server| load(server.state.active(), server.weight.get()))
+        let load = |server: &Server| load(server.state.active(), server.weight.get());
+        better_of_two(&self.table, members, open, |one, other| load(one).cmp(&load(other)))
     }
 
     fn table(&self) -> Option<&dyn Any> {
@@ -37,12 +39,12 @@ impl Balance for P2c {
     }
 }
 
-/// Of two open members drawn from a table the one that costs less.
-pub(super) fn better_of_two<C: Ord>(
+/// Of two open members drawn from a table the one that costs less, as they are compared.
+pub(super) fn better_of_two(
     table: &Alias,
     members: &[Server],
     open: Open<'_>,
-    cost: impl Fn(&Server) -> C,
+    compare: impl Fn(&Server, &Server) -> Ordering,
 ) -> Option<usize> {
     let Some(first) = draw_open(table, members, open) else {
         return last_resort(members, |server| open.has(server), fastrand::u64(..));
@@ -50,7 +52,8 @@ pub(super) fn better_of_two<C: Ord>(
     let differs = |place: &usize| *place != first && members.get(*place).is_some_and(|server| open.has(server));
     let second = (0..SECOND_DRAWS).map_while(|_| table.draw()).find(differs);
     // Of equals the first: drawing was fair, and so is keeping to it.
-    [Some(first), second].into_iter().flatten().min_by_key(|place| members.get(*place).map(&cost))
+    let costs_less = |second: &usize| compare(members.get(*second)?, members.get(first)?).is_lt().then_some(*second);
+    second.as_ref().and_then(costs_less).or(Some(first))
 }
 
 #[cfg(test)]

@@ -3,12 +3,16 @@
 //! The measure is Finagle's "peak EWMA" (`PeakEwma.scala`): an exponentially weighted moving average of the time to answer that
 //! takes a rise at once and forgets it with time, so that a server that gets slow is left alone at once and tried again by
 //! and by. The average is part of the server's state and so survives reloads; how fast it forgets is the pool's setting. Times
-//! are what traffic sees: to the first byte of a response, or for a connection of bytes to be connected.
+//! are what traffic sees: to the first byte of a response, or of whatever comes back where a client speaks first; and where
+//! nothing ever does, to be connected.
 //!
-//! Nobody knows how long a server takes that has not answered yet: it gets one connection, and no more until it has. A time
-//! that is far above the others' is forgotten to a thousandth in seven times `decay`.
+//! Nobody knows how long a server takes that has not answered yet: it gets one connection, and no more until it has. One that
+//! was connected to and has not answered is taken to answer as soon as the other one of the two does, if connecting took no
+//! longer than that, so that load decides. A time that is far above the others' is forgotten to a thousandth in seven times
+//! `decay`.
 
 use std::any::Any;
+use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +22,7 @@ use super::alias::Alias;
 use super::key::Key;
 use super::p2c::better_of_two;
 use super::{Balance, Open, load};
-use crate::backend::{Server, State, Watcher};
+use crate::backend::{Known, Server, State, Until, Watcher};
 
 /// The algorithm.
 #[derive(Debug)]
@@ -35,33 +39,55 @@ impl PeakEwma {
         Self { table, decay }
     }
 
-    /// What it costs to send one connection more there.
-    fn cost(&self, server: &Server, now: Instant) -> Cost {
-        let active = server.state.active();
-        let load = load(active, server.weight.get());
-        match server.state.latency().at(now, self.decay) {
-            Some(took) => Cost::Known((took * load as f64).to_bits()),
-            None if active == 0 => Cost::Unknown,
-            None => Cost::UnknownAndBusy(load),
-        }
+    /// Which of two costs less to send one connection more to.
+    fn compare(&self, one: &Server, other: &Server, now: Instant) -> Ordering {
+        let [one, other] = [one, other].map(|server| {
+            let active = server.state.active();
+            let known = server.state.latency().at(now, self.decay);
+            Expected { known, is_idle: active == 0, load: load(active, server.weight.get()) }
+        });
+        one.compare(&other)
     }
 }
 
-/// The variants are in the order of preference.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Cost {
-    /// It has not answered yet and has nothing to do.
-    Unknown,
-    /// The bits of a number that is not negative, which are in the order of such numbers.
-    Known(u64),
-    /// It has not answered yet and has this load.
-    UnknownAndBusy(u64),
+/// What is to be expected of a server.
+#[derive(Clone, Copy, Debug)]
+struct Expected {
+    known: Option<Known>,
+    /// Whether it has nothing to do.
+    is_idle: bool,
+    /// What it has to do, with one connection more.
+    load: u64,
+}
+
+impl Expected {
+    fn compare(&self, other: &Self) -> Ordering {
+        // One that nothing is known of comes first while it has nothing to do, and last from then on.
+        let unknown = |is_idle| if is_idle { Ordering::Less } else { Ordering::Greater };
+        match (self.known, other.known) {
+            (Some(one), Some(two)) => self.cost(one, two).total_cmp(&other.cost(two, one)),
+            (None, Some(_)) => unknown(self.is_idle),
+            (Some(_), None) => unknown(other.is_idle).reverse(),
+            // Of two idle ones it was fair to draw the first.
+            (None, None) if self.is_idle && other.is_idle => Ordering::Equal,
+            (None, None) => other.is_idle.cmp(&self.is_idle).then(self.load.cmp(&other.load)),
+        }
+    }
+
+    /// How long it takes, as far as that compares with what is known of the one `beside` it, × what it has to do.
+    fn cost(&self, known: Known, beside: Known) -> f64 {
+        let took = match (known.until, beside.until) {
+            (Until::Connected, Until::Answered) => known.nanoseconds.max(beside.nanoseconds),
+            (Until::Connected, Until::Connected) | (Until::Answered, _) => known.nanoseconds,
+        };
+        took * self.load as f64
+    }
 }
 
 impl Balance for PeakEwma {
     fn pick(&self, members: &[Server], open: Open<'_>, _key: Option<Key>) -> Option<usize> {
         let now = Instant::now();
-        better_of_two(&self.table, members, open, |server| self.cost(server, now))
+        better_of_two(&self.table, members, open, |one, other| self.compare(one, other, now))
     }
 
     fn table(&self) -> Option<&dyn Any> {
@@ -76,8 +102,8 @@ impl Balance for PeakEwma {
 impl Watcher for PeakEwma {
     fn changed(&self, _place: usize, _state: &State) {}
 
-    fn answered(&self, state: &State, took: Duration) {
-        state.latency().observe(took, Instant::now(), self.decay);
+    fn took(&self, state: &State, took: Duration, until: Until) {
+        state.latency().observe(took, until, Instant::now(), self.decay);
     }
 }
 
@@ -145,8 +171,49 @@ mod tests {
 
     #[test]
     fn what_is_unknown_and_idle_comes_first_and_what_is_unknown_and_busy_last() {
-        let known = |took: f64| Cost::Known(took.to_bits());
-        assert!(Cost::Unknown < known(0.0) && known(0.0) < known(1e-9) && known(1e-9) < known(f64::MAX));
-        assert!(known(f64::INFINITY) < Cost::UnknownAndBusy(0) && Cost::UnknownAndBusy(1) < Cost::UnknownAndBusy(2));
+        let known = |nanoseconds, load| {
+            let known = Some(Known { nanoseconds, until: Until::Answered });
+            Expected { known, is_idle: false, load }
+        };
+        let unknown = |is_idle, load| Expected { known: None, is_idle, load };
+        let order =
+            [unknown(true, 9), known(0.0, 5), known(1.0, 2), known(1.0, 3), unknown(false, 1), unknown(false, 2)];
+        for (at, one) in order.iter().enumerate() {
+            for (beside, other) in order.iter().enumerate() {
+                assert_eq!(one.compare(other), at.cmp(&beside), "{one:?} {other:?}");
+            }
+        }
+        assert_eq!(unknown(true, 1).compare(&unknown(true, 2)), Ordering::Equal, "drawing was fair");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_accepts_soon_gets_no_more_than_its_share_until_it_has_answered_and_less_if_that_is_late() {
+        fastrand::seed(24);
+        let members = equal(2);
+        let balance = watched(&members);
+        members[0].state.answered(50 * MILLI);
+        members[1].state.connected_in(MILLI);
+        let leases: Vec<_> = (0..200).map(|_| take(&*balance, &members).unwrap()).collect();
+        let [one, other] = [&members[0], &members[1]].map(|server| server.state.active());
+        assert!(one.abs_diff(other) <= 2, "{one} and {other}");
+        drop(leases);
+        members[1].state.answered(500 * MILLI);
+        members[1].state.connected_in(MILLI);
+        assert_eq!(counts(&*balance, &members, 900), [900, 0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_cannot_be_connected_to_is_left_alone_whether_or_not_another_has_answered() {
+        fastrand::seed(25);
+        for answers in [false, true] {
+            let members = equal(2);
+            let balance = watched(&members);
+            members.iter().for_each(|server| server.state.connected_in(MILLI));
+            if answers {
+                members[0].state.answered(50 * MILLI);
+            }
+            members[1].state.left_unconnected(Duration::ZERO);
+            assert_eq!(counts(&*balance, &members, 100), [100, 0]);
+        }
     }
 }

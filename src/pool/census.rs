@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::queue::PoolState;
-use crate::backend::{Server, State, Watcher};
+use crate::backend::{Server, State, Until, Watcher};
 use crate::units::Weight;
 
 /// Of servers that are fit.
@@ -107,9 +107,9 @@ impl Census {
 }
 
 impl Watcher for Census {
-    fn answered(&self, state: &State, took: Duration) {
+    fn took(&self, state: &State, took: Duration, until: Until) {
         if let Some(ranking) = &self.ranking {
-            ranking.answered(state, took);
+            ranking.took(state, took, until);
         }
     }
 

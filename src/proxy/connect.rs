@@ -81,7 +81,7 @@ pub(super) async fn reach(
         if reasons::is_servers_fault(*reason) {
             server.state.report_failure();
             server.state.report(worker, Outcome::Failure(Lapse::Ended(*reason)));
-            server.state.left_unanswered(started.elapsed());
+            server.state.left_unconnected(started.elapsed());
         }
     }
     reached

@@ -157,7 +157,15 @@ struct Relayed {
     early: Early,
     live: Entry,
     limits: Limits,
+    judged: Judged,
+}
+
+/// What the server of a connection is judged by.
+#[derive(Clone, Copy, Debug)]
+struct Judged {
     server_speaks_first: bool,
+    /// Whether its pool goes by how long it takes.
+    timed: bool,
 }
 
 /// Finds the connection a server. What it returns holds nothing of the snapshot: the connection may outlive many.
@@ -195,7 +203,7 @@ async fn set_up(
     let ListenerTimeouts { handshake: _, idle, half_close, max_age: _ } = listener.timeouts;
     let expires = listener.retires(record.accepted());
     let half_close = half_close.min(idle);
-    let Found { client, server, early, outlier } = found;
+    let Found { client, server, early, outlier, timed } = found;
     let server_speaks_first = outlier.is_some_and(|outlier| outlier.server_speaks_first);
     let first_byte = match outlier.map(|outlier| outlier.first_byte).filter(|time| !time.is_zero()) {
         None => FirstByte::Settled,
@@ -203,7 +211,8 @@ async fn set_up(
         Some(time) => FirstByte::After(u32::try_from(time.as_millis()).unwrap_or(u32::MAX)),
     };
     let limits = Limits { idle, half_close, expires, first_byte };
-    Ok(Established::Relay(Relayed { client, server, early, live, limits, server_speaks_first }))
+    let judged = Judged { server_speaks_first, timed };
+    Ok(Established::Relay(Relayed { client, server, early, live, limits, judged }))
 }
 
 /// Both ends of a connection, and what is held against its server.
@@ -212,6 +221,8 @@ struct Found {
     server: ServerEnd,
     early: Early,
     outlier: Option<Outlier>,
+    /// Whether its pool goes by how long it takes.
+    timed: bool,
 }
 
 /// Hears the client out and connects to a server of the pool that leads to. Until there is one, dropping the future
@@ -247,7 +258,8 @@ async fn find_server(
         }
         ServerEnd::Plain(_) | ServerEnd::Tls(_) => Early { bytes: early, ours: 0 },
     };
-    Ok(Found { client: end, server, early, outlier: pool.outlier })
+    let timed = pool.pool.policy().is_timed();
+    Ok(Found { client: end, server, early, outlier: pool.outlier, timed })
 }
 
 /// Waits until a client that must not send a PROXY header has sent something else, or the server has spoken first, so that
@@ -277,20 +289,20 @@ async fn screen(record: &Record, arrived: &mut Arrived, server: &mut ServerEnd) 
 
 /// Relays between the two sides until the end, and closes both accordingly.
 async fn converse(record: &mut Record, relayed: Relayed) {
-    let Relayed { client, server, early, live, limits, server_speaks_first } = relayed;
+    let Relayed { client, server, early, live, limits, judged } = relayed;
     // Each pair of ends has a relay of its own. Only that of plain ones is part of the task itself, which so stays small.
     match (client, server) {
         (ClientEnd::Plain(client), ServerEnd::Plain(server)) => {
-            run(record, client, server, early, live, limits, server_speaks_first).await;
+            run(record, client, server, early, live, limits, judged).await;
         }
         (ClientEnd::Plain(client), ServerEnd::Tls(server)) => {
-            Box::pin(run(record, client, *server, early, live, limits, server_speaks_first)).await;
+            Box::pin(run(record, client, *server, early, live, limits, judged)).await;
         }
         (ClientEnd::Tls(client), ServerEnd::Plain(server)) => {
-            Box::pin(run(record, *client, server, early, live, limits, server_speaks_first)).await;
+            Box::pin(run(record, *client, server, early, live, limits, judged)).await;
         }
         (ClientEnd::Tls(client), ServerEnd::Tls(server)) => {
-            Box::pin(run(record, *client, *server, early, live, limits, server_speaks_first)).await;
+            Box::pin(run(record, *client, *server, early, live, limits, judged)).await;
         }
     }
 }
@@ -302,10 +314,11 @@ async fn run(
     early: Early,
     live: Entry,
     limits: Limits,
-    server_speaks_first: bool,
+    judged: Judged,
 ) {
     let desk = Rc::clone(&record.desk);
-    let witness = Witness::new(desk.worker, Some(record.listener()), record.server());
+    let Judged { server_speaks_first, timed } = judged;
+    let witness = Witness::new(desk.worker, Some(record.listener()), record.server()).timing(timed);
     let report = relay(&mut client, &mut server, early, limits, &desk.scratch, &live.recall, &witness).await;
     witness.relayed(&report, server_speaks_first);
     record.moved(report.up, report.down);

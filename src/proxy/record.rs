@@ -146,7 +146,7 @@ impl Record {
     /// It is given to a server, which took so long to connect to.
     pub(super) fn connected(&mut self, lease: Lease, connecting: Duration) {
         lease.server().metrics().connected(self.desk.worker, connecting);
-        lease.server().answered(connecting);
+        lease.server().connected_in(connecting);
         self.lease = Some(lease);
         self.connecting = connecting;
     }

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -185,6 +186,46 @@ async fn a_server_never_has_more_connections_than_its_limit() {
     eventually("both full", || a.accepted() + b.accepted() == served + held.len()).await;
     instance.refuses().await;
     assert_eq!([most_a.load(Ordering::SeqCst), most_b.load(Ordering::SeqCst)], [3, 5]);
+}
+
+#[tokio::test]
+async fn a_server_that_accepts_at_once_and_answers_late_gets_nothing_while_another_is_quick() {
+    let (release, released) = tokio::sync::watch::channel(false);
+    let late = Server::start(move |mut stream: TcpStream| {
+        let mut released = released.clone();
+        async move {
+            let _asked = stream.read_u8().await;
+            let _told = released.wait_for(|released| *released).await.is_ok();
+            say(stream, "late").await;
+        }
+    })
+    .await;
+    let quick = Server::start(|mut stream: TcpStream| async move {
+        let _asked = stream.read_u8().await;
+        say(stream, "quick").await;
+    })
+    .await;
+    let instance = Instance::balancing(&[late.address, quick.address], "balance = \"peak_ewma\"").await;
+    let web = instance.address("web");
+    let ask = move || async move {
+        let mut stream = TcpStream::connect(web).await.unwrap();
+        stream.write_all(b"?").await.unwrap();
+        hear(stream).await.unwrap()
+    };
+    // Each is asked, since nobody knows how long it takes.
+    let mut first: JoinSet<_> = (0..8).map(|_| ask()).collect();
+    eventually("the late one is asked", || late.accepted() > 0).await;
+    let asked = Instant::now();
+    eventually("a second of waiting", || asked.elapsed() > Duration::from_secs(1)).await;
+    release.send(true).unwrap();
+    let mut late_answers = 0;
+    while let Some(answer) = within("an answer", first.join_next()).await {
+        late_answers += usize::from(answer.unwrap() == "late");
+    }
+    assert_eq!(late_answers, late.accepted());
+    for _ in 0..200 {
+        assert_eq!(ask().await, "quick");
+    }
 }
 
 #[tokio::test]
