@@ -255,6 +255,7 @@ impl Section {
                 "port",
                 "tls",
                 "server_name",
+                "ca",
                 "reuse",
                 "host",
                 "method",

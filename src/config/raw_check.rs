@@ -78,6 +78,7 @@ pub(super) struct RawCheck<'t> {
     pub(super) port: Option<At<String>>,
     pub(super) tls: Option<At<bool>>,
     pub(super) server_name: Option<At<&'t str>>,
+    pub(super) ca: Option<At<&'t str>>,
     pub(super) reuse: Option<At<bool>>,
     pub(super) host: Option<At<&'t str>>,
     pub(super) http: RawHttpProbe<'t>,
@@ -138,6 +139,7 @@ impl<'t> Read<'t> for RawCheck<'t> {
             port: fields.optional("port").text_or_number("a port number or the name of a service"),
             tls: fields.optional("tls").boolean(),
             server_name: fields.optional("server_name").text(),
+            ca: fields.optional("ca").text(),
             reuse: fields.optional("reuse").boolean(),
             host: fields.optional("host").text(),
             http: RawHttpProbe {

@@ -52,10 +52,19 @@ pub struct Active {
     pub probe: Probe,
     /// When it does so and how that counts.
     pub timing: Timing,
-    /// How to shake hands, where TLS is spoken. What is offered by ALPN is the probe's to say if it has anything to say.
-    pub tls: Option<Arc<ServerSettings>>,
+    /// How to shake hands, where TLS is spoken.
+    pub tls: Option<Handshake>,
     /// The port that is probed in place of the one that has the traffic.
     pub port: Option<u16>,
+}
+
+/// How a check comes to speak TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Handshake {
+    /// What is asked of servers. What is offered by ALPN is the probe's to say if it has anything to say.
+    pub settings: Arc<ServerSettings>,
+    /// Whether the connection begins in the clear, and TLS is asked for in the words of the protocol that is spoken.
+    pub upgrades: bool,
 }
 
 /// When a check probes and how it counts.

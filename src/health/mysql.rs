@@ -18,6 +18,8 @@ const MOST_PACKETS: usize = 16;
 /// What we can: long passwords, the newer protocol and its authentication, kinds of it that can be chosen
 /// (`CLIENT_LONG_PASSWORD`, `CLIENT_PROTOCOL_41`, `CLIENT_SECURE_CONNECTION`, `CLIENT_PLUGIN_AUTH`).
 const CAPABILITIES: u32 = 0x1 | 0x200 | 0x8000 | 0x8_0000;
+/// That TLS is spoken (`CLIENT_SSL`).
+const TLS: u32 = 0x800;
 /// That a database is named (`CLIENT_CONNECT_WITH_DB`).
 const WITH_DATABASE: u32 = 0x8;
 /// utf8mb4 with the collation that both know.
@@ -39,10 +41,26 @@ const ERROR: u8 = 0xff;
 /// # Errors
 /// What went wrong, in the words of the log line.
 pub(super) async fn probe(account: Option<&Account>, reach: &Reach, until: Instant) -> Result<Seen, String> {
-    let mut talk = Talk { opened: reach.open(First::PerhapsServer, until).await?, number: 0 };
-    let seen = within(until, async {
+    let capabilities = CAPABILITIES | if reach.upgrades() { TLS } else { 0 };
+    let opened = reach.open(First::PerhapsServer, until).await?;
+    let mut talk = Talk { opened, number: 0, capabilities };
+    let greeting = within(until, async {
         let greeting = talk.next().await?;
         let greeting = Greeting::read(&greeting)?;
+        if reach.upgrades() {
+            if !greeting.speaks_tls {
+                return Err("it does not speak TLS".to_owned());
+            }
+            // Behind it TLS begins (`SSLRequest`).
+            talk.send(&beginning(capabilities)).await?;
+        }
+        Ok(greeting)
+    });
+    let greeting = greeting.await?;
+    if reach.upgrades() {
+        talk.opened = reach.upgrade(talk.opened, until).await?;
+    }
+    let seen = within(until, async {
         match account {
             None => Ok(Seen::default()),
             Some(account) => talk.ask(&greeting, account, reach.is_private()).await,
@@ -60,6 +78,7 @@ struct Greeting {
     salt: Vec<u8>,
     /// The kind of authentication it would like.
     method: String,
+    speaks_tls: bool,
 }
 
 impl Greeting {
@@ -71,13 +90,15 @@ impl Greeting {
             let (salt, rest) = rest.get(4..)?.split_at_checked(8)?;
             // A filler, half of what it can, the character set, its status, the other half, the length of all the salt, ten
             // bytes that mean nothing: of MariaDB, some of those say what else it can.
-            let rest = rest.get(1 + 2 + 1 + 2 + 2..)?;
+            let (can, rest) = rest.get(1..)?.split_first_chunk::<2>()?;
+            let speaks_tls = u32::from(u16::from_le_bytes(*can)) & TLS != 0;
+            let rest = rest.get(1 + 2 + 2..)?;
             let (length, rest) = rest.split_first()?;
             let more = usize::from(*length).saturating_sub(8).max(13);
             let (second, rest) = rest.get(10..)?.split_at_checked(more)?;
             let method = text(rest).map_or(rest, |(method, _)| method);
             let salt = [salt, second.strip_suffix(&[0]).unwrap_or(second)].concat();
-            Some(Self { salt, method: String::from_utf8_lossy(method).into_owned() })
+            Some(Self { salt, method: String::from_utf8_lossy(method).into_owned(), speaks_tls })
         };
         read().ok_or_else(|| "it does not speak MySQL".to_owned())
     }
@@ -100,6 +121,8 @@ struct Talk {
     opened: Opened,
     /// Of the next packet.
     number: u8,
+    /// What the server is told that we can, but for naming a database.
+    capabilities: u32,
 }
 
 impl Talk {
@@ -120,7 +143,8 @@ impl Talk {
         // One that is not known here is asked to choose another.
         let method = if greeting.method == CACHING { CACHING } else { NATIVE };
         let proof = proof(method, password, &greeting.salt).unwrap_or_default();
-        self.send(&login(account, method, &proof)).await?;
+        let login = self.login(account, method, &proof);
+        self.send(&login).await?;
         for _ in 0..MOST_PACKETS {
             let packet = self.next().await?;
             refused(&packet)?;
@@ -170,6 +194,23 @@ impl Talk {
         Err("it does not say whether it is read-only".to_owned())
     }
 
+    /// The answer to a greeting (`HandshakeResponse41`).
+    fn login(&self, account: &Account, method: &str, proof: &[u8]) -> Vec<u8> {
+        let with_database = if account.database.is_some() { WITH_DATABASE } else { 0 };
+        let mut out = beginning(self.capabilities | with_database);
+        out.extend_from_slice(account.user.as_bytes());
+        out.push(0);
+        out.push(u8::try_from(proof.len()).unwrap_or_default());
+        out.extend_from_slice(proof);
+        if let Some(database) = &account.database {
+            out.extend_from_slice(database.as_bytes());
+            out.push(0);
+        }
+        out.extend_from_slice(method.as_bytes());
+        out.push(0);
+        out
+    }
+
     async fn send(&mut self, payload: &[u8]) -> Result<(), String> {
         let length = u32::try_from(payload.len()).unwrap_or(u32::MAX).to_le_bytes();
         let [a, b, c, _] = length;
@@ -194,29 +235,14 @@ impl Talk {
     }
 }
 
-/// What is said of a server that wants to see the password.
-const IN_THE_CLEAR: &str = "it asks for the password in the clear, which takes tls";
-
-/// The answer to a greeting (`HandshakeResponse41`).
-fn login(account: &Account, method: &str, proof: &[u8]) -> Vec<u8> {
-    let capabilities = CAPABILITIES | if account.database.is_some() { WITH_DATABASE } else { 0 };
-    let mut out = Vec::new();
-    out.extend_from_slice(&capabilities.to_le_bytes());
-    out.extend_from_slice(&u32::try_from(LONGEST_PACKET).unwrap_or_default().to_le_bytes());
-    out.push(CHARACTERS);
-    out.extend_from_slice(&[0; 23]);
-    out.extend_from_slice(account.user.as_bytes());
-    out.push(0);
-    out.push(u8::try_from(proof.len()).unwrap_or_default());
-    out.extend_from_slice(proof);
-    if let Some(database) = &account.database {
-        out.extend_from_slice(database.as_bytes());
-        out.push(0);
-    }
-    out.extend_from_slice(method.as_bytes());
-    out.push(0);
-    out
+/// What the answer to a greeting begins with, and a request for TLS is.
+fn beginning(capabilities: u32) -> Vec<u8> {
+    let most = u32::try_from(LONGEST_PACKET).unwrap_or_default().to_le_bytes();
+    [&capabilities.to_le_bytes()[..], &most, &[CHARACTERS], &[0; 23]].concat()
 }
+
+/// What is said of a server that wants to see the password.
+const IN_THE_CLEAR: &str = "it asks for the password in the clear, which takes tls that is verified";
 
 /// The same for the kinds that show the password, which is for private connections alone.
 fn proof_of(method: &str, password: &[u8], salt: &[u8], is_private: bool) -> Option<Result<Vec<u8>, String>> {
@@ -260,7 +286,8 @@ mod tests {
     #[test]
     fn a_greeting_has_a_salt_in_two_parts_and_a_kind_of_authentication() {
         let read = Greeting::read(&greeting()).unwrap();
-        assert_eq!(read, Greeting { salt: b"abcdefghijklmnopqrst".to_vec(), method: NATIVE.to_owned() });
+        let salt = b"abcdefghijklmnopqrst".to_vec();
+        assert_eq!(read, Greeting { salt, method: NATIVE.to_owned(), speaks_tls: false });
         let whole = greeting();
         for length in 0..whole.len() - NATIVE.len() - 1 {
             assert!(Greeting::read(&whole[..length]).is_err(), "{length}");

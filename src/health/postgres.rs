@@ -40,7 +40,12 @@ const QUESTION: &str = "SELECT pg_catalog.pg_is_in_recovery()";
 /// # Errors
 /// What went wrong, in the words of the log line.
 pub(super) async fn probe(account: Option<&Account>, reach: &Reach, until: Instant) -> Result<Seen, String> {
-    let mut talk = Talk { opened: reach.open(First::Us, until).await?, heard: BytesMut::new(), left: MOST_MESSAGES };
+    let mut opened = reach.open(First::Us, until).await?;
+    if reach.upgrades() {
+        within(until, ask_for_tls(&mut opened)).await?;
+        opened = reach.upgrade(opened, until).await?;
+    }
+    let mut talk = Talk { opened, heard: BytesMut::new(), left: MOST_MESSAGES };
     let seen = within(until, async {
         match account {
             None => talk.knock().await,
@@ -50,6 +55,22 @@ pub(super) async fn probe(account: Option<&Account>, reach: &Reach, until: Insta
     let seen = seen.await?;
     talk.opened.close(until).await;
     Ok(seen)
+}
+
+/// Asks whether TLS may begin (PostgreSQL's documentation, "SSL Session Encryption").
+async fn ask_for_tls(opened: &mut Opened) -> Result<(), String> {
+    let mut request = BytesMut::new();
+    frontend::ssl_request(&mut request);
+    opened.say(&request).await?;
+    let mut answer = Vec::new();
+    opened.hear_up_to(&mut answer, 1).await?;
+    match answer.as_slice() {
+        b"S" => Ok(()),
+        b"N" => Err("it does not speak TLS".to_owned()),
+        // Of a server that cannot even say so, in words that nobody vouches for.
+        b"E" => Err("it answers the request for TLS with an error".to_owned()),
+        _ => Err(STRANGER.to_owned()),
+    }
 }
 
 struct Talk {
@@ -126,7 +147,7 @@ impl Talk {
                     self.send(|out| frontend::password_message(password.expose(), out)).await?;
                 }
                 Message::AuthenticationCleartextPassword => {
-                    return Err("it asks for the password in the clear, which takes tls".to_owned());
+                    return Err("it asks for the password in the clear, which takes tls that is verified".to_owned());
                 }
                 Message::AuthenticationMd5Password(body) => {
                     let hash = md5_hash(account.user.as_bytes(), password()?.expose(), body.salt());

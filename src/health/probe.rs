@@ -8,11 +8,12 @@ use tokio::time::Instant;
 
 use super::line::{self, Line};
 use super::reach::Reach;
-use super::{Active, AgentProbe, GrpcProbe, HttpProbe, Script, agent, grpc, mysql, postgres, script, tcp, tls};
+use super::{
+    Active, AgentProbe, GrpcProbe, Handshake, HttpProbe, Script, agent, grpc, mysql, postgres, script, tcp, tls,
+};
 use crate::backend::Role;
 use crate::net::address::ServerAddr;
 use crate::net::proxy_protocol::Version;
-use crate::tls::ServerSettings;
 use crate::units::{Percent, Secret};
 
 /// What a probe does.
@@ -115,12 +116,12 @@ pub(super) struct Prober<'c> {
 
 impl<'c> Prober<'c> {
     pub(super) fn new(check: &'c Active, to: &ServerAddr, source: Option<IpAddr>, announce: Option<Version>) -> Self {
-        let offering = |tls: &Arc<ServerSettings>| match check.probe.offers() {
-            Some(protocols) => Arc::new(tls.offering(protocols)),
-            None => Arc::clone(tls),
+        let offering = |Handshake { settings, upgrades }: Handshake| match check.probe.offers() {
+            Some(protocols) => Handshake { settings: Arc::new(settings.offering(protocols)), upgrades },
+            None => Handshake { settings, upgrades },
         };
-        let tls = check.tls.as_ref().map(offering);
-        Self { probe: &check.probe, reach: Reach::new(to, source, announce, tls.as_deref()), kept: None }
+        let tls = check.tls.clone().map(offering);
+        Self { probe: &check.probe, reach: Reach::new(to, source, announce, tls.as_ref()), kept: None }
     }
 
     /// Probes once.

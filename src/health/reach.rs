@@ -12,8 +12,10 @@ use crate::net::address::ServerAddr;
 use crate::net::dial::{First, dial};
 use crate::net::proxy_protocol::{Announcement, Origin, Version, encode};
 use crate::net::stream::Stream;
-use crate::relay::{Wire, WireIo};
-use crate::tls::{ServerSettings, ServerTls, connect};
+use crate::relay::{Wire, WireIo, WireParts};
+use crate::tls::{ServerTls, TlsStream, ToServer, connect};
+
+use super::Handshake;
 
 /// What is said of a server that takes too long.
 pub(super) const LATE: &str = "no answer in time";
@@ -27,14 +29,31 @@ pub(super) struct Reach {
     /// Says that the connection is the checker's own.
     header: Vec<u8>,
     tls: Option<Arc<ServerTls>>,
+    /// Whether TLS is asked for first, in the words of the protocol.
+    upgrades: bool,
+    is_private: bool,
     /// What its certificate has to be for, unless that is its address.
     name: Option<String>,
 }
 
 /// Anything to talk through.
-pub(super) trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
+pub(super) trait Io: AsyncRead + AsyncWrite + Unpin + Send {
+    /// The socket itself, if that is all there is and nothing that it has said was left unheard.
+    fn into_socket(self: Box<Self>) -> Option<Stream>;
+}
 
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
+impl Io for WireIo<Stream> {
+    fn into_socket(self: Box<Self>) -> Option<Stream> {
+        let WireParts { wire, kept, broken } = self.into_inner();
+        (kept.is_empty() && broken.is_none()).then_some(wire)
+    }
+}
+
+impl Io for WireIo<TlsStream<ToServer>> {
+    fn into_socket(self: Box<Self>) -> Option<Stream> {
+        None
+    }
+}
 
 /// A connection that something can be said on.
 pub(super) struct Opened {
@@ -48,7 +67,7 @@ impl Reach {
         to: &ServerAddr,
         source: Option<IpAddr>,
         announce: Option<Version>,
-        tls: Option<&ServerSettings>,
+        tls: Option<&Handshake>,
     ) -> Self {
         let own = Announcement { origin: Origin::Local, authority: None, alpn: None, unique_id: None, tls: None };
         let header = announce.map(|version| encode(version, &own)).unwrap_or_default();
@@ -56,8 +75,10 @@ impl Reach {
             to: to.clone(),
             source,
             header,
-            tls: tls.map(|tls| tls.for_server(to, None, false)),
-            name: tls.and_then(|tls| tls.name()).map(Cow::into_owned),
+            tls: tls.map(|tls| tls.settings.for_server(to, None, false)),
+            upgrades: tls.is_some_and(|tls| tls.upgrades),
+            is_private: tls.is_some_and(|tls| tls.settings.verifies()),
+            name: tls.and_then(|tls| tls.settings.name()).map(Cow::into_owned),
         }
     }
 
@@ -74,9 +95,14 @@ impl Reach {
         self.name.as_deref()
     }
 
-    /// Whether nobody on the way reads along.
+    /// Whether the conversation begins in the clear and goes on by [`Reach::upgrade`].
+    pub(super) fn upgrades(&self) -> bool {
+        self.upgrades
+    }
+
+    /// Whether nobody but the server itself reads along, once a connection is open, and upgraded where that is called for.
     pub(super) fn is_private(&self) -> bool {
-        self.tls.is_some()
+        self.is_private
     }
 
     /// Connects.
@@ -86,21 +112,41 @@ impl Reach {
 
     /// Connects and comes to where the conversation begins.
     pub(super) async fn open(&self, first: First, until: Instant) -> Result<Opened, String> {
+        let tls = self.tls.as_ref().filter(|_| !self.upgrades);
         // With TLS it is us in any case.
-        let socket = self.dial(if self.tls.is_some() { First::Us } else { first }, until).await?;
+        let socket = self.dial(if tls.is_some() { First::Us } else { first }, until).await?;
         Wire::set_nodelay(&socket);
-        let Some(tls) = &self.tls else {
+        let Some(tls) = tls else {
             let mut io = WireIo::new(socket);
             // The buffer of a new socket has room for it.
             io.write_all(&self.header).await.map_err(|error| format!("send: {error}"))?;
             return Ok(Opened { io: Box::new(io), alpn: None });
         };
-        let shaken = timeout_at(until, connect(socket, self.header.clone(), tls, first)).await;
-        let shaken = shaken.map_err(|_elapsed| format!("handshake: {LATE}"))?;
-        let (stream, _) = shaken.map_err(|failed| format!("handshake: {failed}"))?;
-        let alpn = stream.alpn().map(Vec::from);
-        Ok(Opened { io: Box::new(WireIo::new(*stream)), alpn })
+        shake(socket, self.header.clone(), tls, first, until).await
     }
+
+    /// Goes on by TLS, as the server has just agreed to. What it said in the clear beyond that nobody vouches for: it may be
+    /// somebody else's, and is not to be taken for what comes by TLS (CVE-2021-23222).
+    pub(super) async fn upgrade(&self, opened: Opened, until: Instant) -> Result<Opened, String> {
+        let Some(tls) = &self.tls else { return Ok(opened) };
+        let socket = opened.io.into_socket().ok_or("it goes on in the clear where TLS is to begin")?;
+        shake(socket, Vec::new(), tls, First::Us, until).await
+    }
+}
+
+/// Shakes hands; `prefix` goes out before.
+async fn shake(
+    socket: Stream,
+    prefix: Vec<u8>,
+    tls: &ServerTls,
+    first: First,
+    until: Instant,
+) -> Result<Opened, String> {
+    let shaken = timeout_at(until, connect(socket, prefix, tls, first)).await;
+    let shaken = shaken.map_err(|_elapsed| format!("handshake: {LATE}"))?;
+    let (stream, _) = shaken.map_err(|failed| format!("handshake: {failed}"))?;
+    let alpn = stream.alpn().map(Vec::from);
+    Ok(Opened { io: Box::new(WireIo::new(*stream)), alpn })
 }
 
 impl Opened {

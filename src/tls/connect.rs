@@ -38,6 +38,7 @@ pub enum ServerVerification {
 pub struct ServerSettings {
     config: ClientConfig,
     name: Option<ServerName<'static>>,
+    verifies: bool,
     digest: [u8; 32],
 }
 
@@ -94,7 +95,11 @@ impl ServerSettings {
         parts.extend(own.into_iter().flat_map(Certificate::bytes).map(<[u8]>::to_vec));
         parts.push(Vec::new());
         parts.extend(alpn);
-        Ok(Self { config, name, digest: digest(parts.iter().map(Vec::as_slice)) })
+        let verifies = match verification {
+            ServerVerification::Roots(_) => true,
+            ServerVerification::None => false,
+        };
+        Ok(Self { config, name, verifies, digest: digest(parts.iter().map(Vec::as_slice)) })
     }
 
     /// The same, asking for another name.
@@ -111,6 +116,12 @@ impl ServerSettings {
         let mut offering = Self { digest, ..self.clone() };
         offering.config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         offering
+    }
+
+    /// Whether it is known who answers.
+    #[must_use]
+    pub const fn verifies(&self) -> bool {
+        self.verifies
     }
 
     /// The name that servers are asked for, unless that is their address.

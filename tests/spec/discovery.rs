@@ -4,6 +4,7 @@ mod dns;
 mod endpoint;
 mod file;
 mod lies;
+mod returns;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

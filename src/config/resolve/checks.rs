@@ -8,7 +8,9 @@ use crate::config::model::Server;
 use crate::config::problem::{Findings, quoted};
 use crate::config::raw_check::{CheckKind, RawAccount, RawCheck, RawStep};
 use crate::config::read::At;
-use crate::health::{Account, Active, AgentProbe, Check, GrpcProbe, HttpVersion, Probe, Script, Step, Timing};
+use crate::health::{
+    Account, Active, AgentProbe, Check, GrpcProbe, Handshake, HttpVersion, Probe, Script, Step, Timing,
+};
 use crate::tls::ServerSettings;
 use crate::units::{Secret, format_duration, parse_port};
 
@@ -46,6 +48,7 @@ pub(super) fn resolve(raw: RawCheck<'_>, pool: &Context<'_>, files: &mut Files<'
         port,
         tls,
         server_name,
+        ca,
         reuse,
         host,
         http,
@@ -60,12 +63,25 @@ pub(super) fn resolve(raw: RawCheck<'_>, pool: &Context<'_>, files: &mut Files<'
     let kind = kind.map_or(default, |At { value, .. }| value);
     let speaks_tls =
         kind == CheckKind::Tls || kind.may_speak_tls() && tls.map_or(pool.tls.is_some(), |At { value, .. }| value);
-    if let Some(At { span, .. }) = server_name.as_ref().filter(|_| !speaks_tls) {
-        findings
-            .error(span.clone(), "`server_name` of a check means nothing unless it speaks TLS")
-            .expected("a check of the type `tls`, or `tls = true` where it can have that");
+    for (key, unused) in [("server_name", &server_name), ("ca", &ca)] {
+        if let Some(At { span, .. }) = unused.as_ref().filter(|_| !speaks_tls) {
+            findings
+                .error(span.clone(), &format!("`{key}` of a check means nothing unless it speaks TLS"))
+                .expected("a check of the type `tls`, or `tls = true` where it can have that");
+        }
     }
-    let settings = if speaks_tls { tls::resolve_check(server_name.as_ref(), pool.tls, findings) } else { None };
+    if let Some(At { span, .. }) = ca.as_ref().filter(|_| speaks_tls && pool.tls.is_some()) {
+        let message = "`ca` of a check means nothing in a pool with `tls`, whose roots are those of its checks";
+        findings.error(span.clone(), message);
+    }
+    // Where traffic shakes hands first so does the check; where it does not, the protocols of databases have words for it.
+    let upgrades = pool.tls.is_none() && matches!(kind, CheckKind::Postgres | CheckKind::MySql);
+    let settings = if speaks_tls {
+        tls::resolve_check(server_name.as_ref(), ca.as_ref(), pool.tls, files, findings)
+    } else {
+        None
+    };
+    let settings = settings.map(|settings| Handshake { settings, upgrades });
     let reuse = reuse.is_some_and(|At { value, .. }| value);
     let elsewhere = port.is_some() || pool.servers.iter().any(|server| server.check_address.is_some());
     let port = port.and_then(|port| resolve_port(&port, findings));

@@ -287,10 +287,12 @@ pub(super) fn resolve_endpoint(
 }
 
 /// What a check that shakes hands asks of the servers: what the pool asks, perhaps by another name. Of a pool that speaks no
-/// TLS itself it asks that they speak it, and nothing of who they are, since the pool does not say whom it trusts.
+/// TLS itself it asks that they speak it, and nothing of who they are unless it is said whom to trust.
 pub(super) fn resolve_check(
     name: Option<&At<&str>>,
+    ca: Option<&At<&str>>,
     pool: Option<&Arc<ServerSettings>>,
+    files: &mut Files<'_>,
     findings: &mut Findings,
 ) -> Option<Arc<ServerSettings>> {
     let name = match name {
@@ -300,9 +302,15 @@ pub(super) fn resolve_check(
     let settings = match (pool, name) {
         (Some(pool), None) => return Some(Arc::clone(pool)),
         (Some(pool), Some(name)) => Ok(pool.named(name)),
-        (None, name) => ServerSettings::new(&ServerVerification::None, name, None, MinVersion::default(), Vec::new()),
+        (None, name) => {
+            let verification = match ca {
+                Some(ca) => ServerVerification::Roots(roots(ca, files, findings)?),
+                None => ServerVerification::None,
+            };
+            ServerSettings::new(&verification, name, None, MinVersion::default(), Vec::new())
+        }
     };
-    settings.map(Arc::new).map_err(|why| _ = findings.error(None, &why)).ok()
+    settings.map(Arc::new).map_err(|why| _ = findings.error(ca.map(|ca| ca.span.clone()), &why)).ok()
 }
 
 fn server_name_of(name: &At<&str>, findings: &mut Findings) -> Option<rustls::pki_types::ServerName<'static>> {

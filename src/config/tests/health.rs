@@ -4,7 +4,7 @@ use super::*;
 use crate::backend::Limits;
 use crate::config::model::{OnDown, PrimaryPool};
 use crate::health::{
-    Active, Check, Failback, HttpProbe, HttpVersion, Initial, Outlier, Probe, Step, SuccessRate, Timing,
+    Active, Check, Failback, Handshake, HttpProbe, HttpVersion, Initial, Outlier, Probe, Step, SuccessRate, Timing,
 };
 use crate::units::Percent;
 use std::time::Duration;
@@ -69,6 +69,7 @@ fn requests_that_cannot_be_sent_or_answered_are_refused_where_they_stand() {
         ("body = \"\"", "7:33 `body` of a check cannot be 0 bytes long"),
         ("method = \"HEAD\", body = \"a\"", "7:50 the answer to HEAD has no body to look into"),
         ("server_name = \"a\"", "7:40 `server_name` of a check means nothing unless it speaks TLS"),
+        ("ca = \"a\"", "7:31 `ca` of a check means nothing unless it speaks TLS"),
     ] {
         assert_eq!(said(&with(&format!("check = {{ type = \"http\", {keys} }}"))), [expected], "{keys}");
     }
@@ -117,7 +118,11 @@ fn checks_ask_by_tls_where_they_are_told_to_and_in_a_pool_that_does_unless_they_
         let text = with(&format!("check = {{ {check} }}\n{pool}"));
         let load = load_text(&text, "t", std::path::Path::new("/"), &ENVIRONMENT).unwrap();
         let settings = load.model.pools[0].check.active().unwrap().tls.clone();
-        settings.map(|settings| settings.name().map(std::borrow::Cow::into_owned))
+        settings.map(|Handshake { settings, upgrades }| {
+            let databases = ["\"postgres\"", "\"mysql\""];
+            assert_eq!(upgrades, pool.is_empty() && databases.iter().any(|kind| check.contains(kind)), "{check}");
+            settings.name().map(std::borrow::Cow::into_owned)
+        })
     };
     let name = |name: &str| Some(Some(name.to_owned()));
     assert_eq!(tls("type = \"grpc\"", ""), None);
@@ -126,7 +131,12 @@ fn checks_ask_by_tls_where_they_are_told_to_and_in_a_pool_that_does_unless_they_
     for kind in ["http", "grpc", "postgres", "mysql"] {
         assert_eq!(tls(&format!("type = \"{kind}\""), pool_tls), name("a.internal"), "{kind}");
         assert_eq!(tls(&format!("type = \"{kind}\", tls = false"), pool_tls), None, "{kind}");
+        assert_eq!(tls(&format!("type = \"{kind}\", tls = true"), ""), Some(None), "{kind}");
     }
+    let twice = format!("check = {{ type = \"tls\", ca = \"a\" }}\n{pool_tls}");
+    let problems = said(&with(&twice));
+    let expected = "7:30 `ca` of a check means nothing in a pool with `tls`, whose roots are those of its checks";
+    assert!(problems.iter().any(|problem| problem == expected), "{problems:?}");
     assert_eq!(tls("type = \"agent\", port = 1", pool_tls), None);
     assert_eq!(tls("type = \"tcp\"", pool_tls), None);
 }

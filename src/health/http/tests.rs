@@ -16,7 +16,7 @@ use super::*;
 use crate::health::line::MOST_OF_HEAD;
 use crate::health::probe::Prober;
 
-use crate::health::{Active, Probe, Timing};
+use crate::health::{Active, Handshake, Probe, Timing};
 use crate::logging::MOST_WORDS;
 use crate::net::address::ServerAddr;
 use crate::net::proxy_protocol::Version;
@@ -42,6 +42,10 @@ fn settings() -> ServerSettings {
     ServerSettings::new(&ServerVerification::None, Some(name), None, MinVersion::default(), Vec::new()).unwrap()
 }
 
+fn handshake(settings: ServerSettings) -> Handshake {
+    Handshake { settings: Arc::new(settings), upgrades: false }
+}
+
 fn speaking(version: HttpVersion) -> HttpProbe {
     HttpProbe { version, ..plain() }
 }
@@ -62,7 +66,7 @@ struct Asking {
 impl Asking {
     fn new(probed: HttpProbe, address: &ServerAddr, tls: Option<ServerSettings>) -> Self {
         let probe = Probe::Http(Arc::new(probed));
-        let check = Active { probe, timing: Timing::default(), tls: tls.map(Arc::new), port: None };
+        let check = Active { probe, timing: Timing::default(), tls: tls.map(handshake), port: None };
         Self { check, address: address.clone(), announce: None }
     }
 

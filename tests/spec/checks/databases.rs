@@ -54,6 +54,15 @@ fn password(folder: &Path, word: &str) -> std::path::PathBuf {
     path
 }
 
+/// Copies a file to where those who run databases may read it, and nobody else.
+fn copy(from: &Path, to: &Path) {
+    fs::copy(from, to).unwrap();
+    fs::set_permissions(to, fs::Permissions::from_mode(0o600)).unwrap();
+    if rustix::process::geteuid().is_root() {
+        chown(to, Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+}
+
 /// A server that is stopped when it is dropped.
 struct Daemon(Child);
 

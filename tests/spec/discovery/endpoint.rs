@@ -2,10 +2,11 @@
 
 use std::sync::{Arc, Mutex};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::{Fleet, finding};
+use crate::stage::pki::Pki;
 use crate::stage::{Instance, Server, eventually};
 
 /// What an endpoint does next, and what it was asked.
@@ -30,6 +31,14 @@ impl Endpoint {
         Self { server, script }
     }
 
+    /// One over HTTPS.
+    async fn secure(config: ServerConfig) -> Self {
+        let script = Arc::<Mutex<Script>>::default();
+        let shared = Arc::clone(&script);
+        let serve = move |stream| serve(stream, Arc::clone(&shared));
+        Self { server: Server::secure(config, serve).await, script }
+    }
+
     fn answers(&self, head: &str, body: &str) {
         let answer = format!("HTTP/1.1 {head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
         self.script.lock().unwrap().answer = Some(answer.into_bytes());
@@ -48,7 +57,7 @@ impl Endpoint {
     }
 }
 
-async fn serve(mut stream: TcpStream, script: Arc<Mutex<Script>>) {
+async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, script: Arc<Mutex<Script>>) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let Ok(byte) = stream.read_u8().await else { return };
@@ -62,6 +71,7 @@ async fn serve(mut stream: TcpStream, script: Arc<Mutex<Script>>) {
     match answer {
         Some(answer) => {
             let _gone = stream.write_all(&answer).await;
+            let _gone = stream.shutdown().await;
         }
         None => {
             let _gone = stream.read_u8().await;
@@ -122,5 +132,36 @@ async fn an_endpoint_that_fails_hangs_or_answers_with_megabytes_leaves_what_was_
         endpoint.script.lock().unwrap().answer = answer;
         crate::stage::within("an error", async { while instance.source().await["error"].is_null() {} }).await;
         assert_eq!(instance.hear().await, "127.3.2.1");
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_over_https_is_heard_if_its_certificate_is_for_its_name_and_by_whom_is_trusted() {
+    let fleet = Fleet::on(&["127.3.3.1", "127.3.3.2"]).await;
+    let (pki, strangers) = (Pki::new(), Pki::new());
+    for (names, trusted, error) in [
+        (["127.0.0.1"], &pki, None),
+        (["127.0.0.1"], &strangers, Some("UnknownIssuer")),
+        (["registry.internal"], &pki, Some("not valid for")),
+    ] {
+        let endpoint = Endpoint::secure(pki.server(&pki.issue(&names))).await;
+        endpoint.answers("200 OK\r\nETag: \"one\"", &format!("[\"{}\"]", fleet.name("127.3.3.1")));
+        let asking = endpoint.asking().replace("http://", "https://");
+        let asking = asking.replace(", interval", &format!(", ca = {:?}, interval", trusted.root()));
+        let instance = Instance::start(&finding(&asking)).await;
+        match error {
+            None => {
+                assert_eq!(instance.hear().await, "127.3.3.1");
+                eventually("it is asked again", || endpoint.asked("if-none-match: \"one\"") >= 1).await;
+                endpoint.answers("200 OK", &format!("[\"{}\"]", fleet.name("127.3.3.2")));
+                instance.has(&[fleet.name("127.3.3.2")]).await;
+            }
+            Some(error) => {
+                instance.refuses().await;
+                let said = instance.source().await["error"].as_str().unwrap().to_owned();
+                assert!(said.starts_with("handshake: ") && said.contains(error), "{said}");
+                assert_eq!(endpoint.asked("GET /list?pool=web HTTP/1.1"), 0);
+            }
+        }
     }
 }

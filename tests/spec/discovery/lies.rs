@@ -9,7 +9,7 @@ use portreeve::metrics::Answered;
 use tokio::time::Instant;
 
 /// What a pool has to say to ask for `api.test`.
-fn asking(dns: &Dns, port: u16, more: &str) -> String {
+pub(super) fn asking(dns: &Dns, port: u16, more: &str) -> String {
     format!(
         "discover = {{ type = \"dns\", name = \"api.test:{port}\", resolvers = [\"{}\"], min_ttl = \"20ms\", \
          max_ttl = \"20ms\", timeout = \"400ms\", {more} }}",

@@ -7,7 +7,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::super::{checked, checking, often, reason, saying, shows};
-use super::{Daemon, command, folder, password, run};
+use super::{Daemon, command, copy, folder, password, run};
+use crate::stage::pki::{Pair, Pki};
 use crate::stage::watch::Port;
 use crate::stage::{Instance, Server, eventually, within};
 
@@ -20,6 +21,11 @@ struct MariaDb {
 
 impl MariaDb {
     async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// The same for one that speaks TLS with this certificate.
+    async fn start_with(tls: Option<&Pair>) -> Self {
         let folder = folder();
         let data = format!("--datadir={}", folder.path().join("data").display());
         let mut install = command("mariadb-install-db", folder.path());
@@ -29,6 +35,12 @@ impl MariaDb {
         let mut server = command("/usr/sbin/mariadbd", folder.path());
         server.args(["--no-defaults", &data, "--bind-address=127.0.0.1", &format!("--port={}", *port)]);
         server.args(["--socket=s", "--pid-file=p", "--innodb-flush-log-at-trx-commit=0", "--tmpdir=."]);
+        if let Some(Pair { cert, key, .. }) = tls {
+            copy(cert, &folder.path().join("server.crt"));
+            copy(key, &folder.path().join("server.key"));
+            // Relative to its data.
+            server.args(["--ssl-cert=../server.crt", "--ssl-key=../server.key"]);
+        }
         let started = Self { port, daemon: Daemon::start(server), folder };
         let is_ready = || started.client("select 1").status().unwrap().success();
         eventually("the server takes clients", is_ready).await;
@@ -50,6 +62,44 @@ impl MariaDb {
     fn address(&self) -> SocketAddr {
         ([127, 0, 0, 1], *self.port).into()
     }
+}
+
+#[tokio::test]
+async fn tls_is_asked_for_after_the_greeting_and_has_to_be_that_of_whom_is_trusted() {
+    let (pki, strangers) = (Pki::new(), Pki::new());
+    let database = MariaDb::start_with(Some(&pki.issue(&["127.0.0.1"]))).await;
+    let server = database.address();
+    database.ask("create user sealed@'%' identified by 'secret' require ssl").await;
+    let asking = |user: &str, keys: &str| {
+        asked_by(user, &database.folder, "secret").replace(", user", &format!(", {keys} user"))
+    };
+    let trusting = |pki: &Pki| asking("sealed", &format!("tls = true, ca = {:?},", pki.root()));
+    for check in [trusting(&pki), asking("sealed", "tls = true,"), asking("monitor", "")] {
+        let instance = checking(&[server], &check).await;
+        shows(&instance, server, "role", "primary").await;
+    }
+    for (check, words) in
+        [(asking("sealed", ""), "Access denied for user 'sealed'@"), (trusting(&strangers), "handshake: ")]
+    {
+        let instance = checking(&[server], &check).await;
+        let reason = reason(&instance, server).await;
+        assert!(reason.starts_with(&format!("mysql check failed: {words}")), "{reason}");
+    }
+    let instance = checking(&[server], &often("type = \"mysql\", tls = true")).await;
+    checked(&instance, server, "passed", 2.0).await;
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_speak_tls_is_not_asked_for_it() {
+    let payload = [
+        b"\x0a5.5.5\0\x05\0\0\0abcdefgh\0",
+        &[0xff, 0xf7, 45, 2, 0, 0xff, 0x81, 21][..],
+        &[0; 10],
+        b"ijklmnopqrst\0x\0",
+    ];
+    let old = saying(packet(0, &payload.concat())).await;
+    let instance = checking(&[old.address], &often("type = \"mysql\", tls = true")).await;
+    assert_eq!(reason(&instance, old.address).await, "mysql check failed: it does not speak TLS");
 }
 
 fn asked_by(user: &str, folder: &TempDir, word: &str) -> String {
@@ -130,7 +180,7 @@ async fn a_server_that_remembers_the_user_is_content_with_a_proof_and_one_that_d
     shows(&instance, knowing.address, "role", "primary").await;
     let forgetful = mysql8(packet(2, &[1, 4])).await;
     let instance = asking(&forgetful).await;
-    let words = "mysql check failed: it asks for the password in the clear, which takes tls";
+    let words = "mysql check failed: it asks for the password in the clear, which takes tls that is verified";
     assert_eq!(reason(&instance, forgetful.address).await, words);
     let clear = mysql8(packet(2, b"\xfemysql_clear_password\0")).await;
     let instance = asking(&clear).await;

@@ -9,14 +9,15 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{Daemon, command, folder, password, run};
+use super::{Daemon, command, copy, folder, password, run};
+use crate::stage::pki::{Pair, Pki};
 use crate::stage::watch::Port;
 use crate::stage::{Program, Server, balancing, eventually, within};
 
 use super::super::{checked, checking, often, reason, saying, shows};
 
 /// Who is let in how.
-const HBA: &str = "host all trusted all trust\nhost all hashed all md5\nhost all shown all password\n\
+const HBA: &str = "hostnossl all sealed all reject\nhostssl all sealed all password\nhost all trusted all trust\nhost all hashed all md5\nhost all shown all password\n\
                    host all all all scram-sha-256\nhost replication all all scram-sha-256\n";
 
 /// A folder of programs of some version of PostgreSQL.
@@ -35,15 +36,25 @@ struct Postgres {
 impl Postgres {
     /// A primary with users that are let in in each of four ways, `secret` being the password of those that have one.
     async fn primary() -> Self {
+        Self::primary_with(None).await
+    }
+
+    /// The same for one that speaks TLS with this certificate, and lets the user `sealed` in by that alone.
+    async fn primary_with(tls: Option<&Pair>) -> Self {
         let folder = folder();
         let secret = password(folder.path(), "secret");
         let mut init = command(program("initdb"), folder.path());
         init.args(["-D", "data", "-U", "postgres", "-N", "--auth=scram-sha-256", "--pwfile"]).arg(secret);
         run(init).await;
         std::fs::write(folder.path().join("data/pg_hba.conf"), HBA).unwrap();
+        if let Some(Pair { cert, key, .. }) = tls {
+            copy(cert, &folder.path().join("data/server.crt"));
+            copy(key, &folder.path().join("data/server.key"));
+        }
         let started = Self::start(folder);
         started.listens().await;
         started.ask("create role trusted login; create role shown login password 'secret'").await;
+        started.ask("create role sealed login password 'secret'").await;
         started.ask("set password_encryption = 'md5'; create role hashed login password 'secret'").await;
         started
     }
@@ -62,6 +73,9 @@ impl Postgres {
     fn start(folder: TempDir) -> Self {
         let port = Port::claim();
         let mut server = command(program("postgres"), folder.path());
+        if folder.path().join("data/server.key").exists() {
+            server.args(["-c", "ssl=on"]);
+        }
         server.args(["-D", "data", "-F", "-h", "127.0.0.1", "-p", &port.to_string(), "-c", "unix_socket_directories="]);
         Self { port, daemon: Daemon::start(server), folder }
     }
@@ -155,7 +169,10 @@ async fn whoever_is_let_in_hears_the_role_and_whoever_is_not_hears_why() {
         (primary.asked_by("postgres", "wrong"), "password authentication failed for user \"postgres\" (28P01)"),
         (primary.asked_by("hashed", "wrong"), "password authentication failed for user \"hashed\" (28P01)"),
         (often("type = \"postgres\", user = \"hashed\""), "it asks for a password"),
-        (primary.asked_by("shown", "secret"), "it asks for the password in the clear, which takes tls"),
+        (
+            primary.asked_by("shown", "secret"),
+            "it asks for the password in the clear, which takes tls that is verified",
+        ),
         (
             often("type = \"postgres\", user = \"trusted\", database = \"none\""),
             "database \"none\" does not exist (3D000)",
@@ -168,6 +185,43 @@ async fn whoever_is_let_in_hears_the_role_and_whoever_is_not_hears_why() {
     let instance = checking(&[server], &often("type = \"postgres\"")).await;
     checked(&instance, server, "passed", 1.0).await;
     assert!(instance.is_up(server));
+}
+
+#[tokio::test]
+async fn tls_is_asked_for_in_the_words_of_the_protocol_and_shows_the_password_to_whom_is_trusted_alone() {
+    let (pki, strangers) = (Pki::new(), Pki::new());
+    let primary = Postgres::primary_with(Some(&pki.issue(&["127.0.0.1"]))).await;
+    let server = primary.address();
+    let asking = |keys: &str| primary.asked_by("sealed", "secret").replace(", user", &format!(", {keys} user"));
+    let trusting = |pki: &Pki| asking(&format!("tls = true, ca = {:?},", pki.root()));
+    let instance = checking(&[server], &trusting(&pki)).await;
+    shows(&instance, server, "role", "primary").await;
+    for (check, words) in [
+        (asking("tls = true,"), "it asks for the password in the clear, which takes tls that is verified"),
+        (trusting(&strangers), "handshake: "),
+        (asking(""), "pg_hba.conf rejects connection for host \"127.0.0.1\", user \"sealed\""),
+    ] {
+        let instance = checking(&[server], &check).await;
+        let reason = reason(&instance, server).await;
+        assert!(reason.starts_with(&format!("postgres check failed: {words}")), "{reason}");
+    }
+    let instance = checking(&[server], &often("type = \"postgres\", tls = true")).await;
+    checked(&instance, server, "passed", 2.0).await;
+    assert!(instance.is_up(server));
+}
+
+#[tokio::test]
+async fn a_server_that_has_no_tls_or_goes_on_in_the_clear_where_it_is_to_begin_does_not_pass() {
+    for (answer, words) in [
+        ("N", "it does not speak TLS"),
+        ("SR\0\0\0\x08\0\0\0\0", "handshake: received corrupt message of type InvalidContentType"),
+        ("E\0\0\0\x08\0\0\0\0", "it answers the request for TLS with an error"),
+        ("HTTP/1.1 400 Bad Request", "it does not speak PostgreSQL"),
+    ] {
+        let server = saying(answer).await;
+        let instance = checking(&[server.address], &often("type = \"postgres\", tls = true")).await;
+        assert_eq!(reason(&instance, server.address).await, format!("postgres check failed: {words}"));
+    }
 }
 
 /// A message that refuses, as servers send it.
