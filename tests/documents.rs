@@ -388,7 +388,8 @@ fn subcommands() -> Vec<String> {
 fn families() -> BTreeSet<String> {
     let catalogue = Catalogue::new(1);
     let _listener = catalogue.listener(&Name::new("listener"));
-    let _pool = catalogue.pool(&Name::new("pool"));
+    let pool = catalogue.pool(&Name::new("pool"));
+    pool.set_primary(Some(&Name::new("server")));
     let server = State::counted(Name::new("pool"), Name::new("server"), &catalogue);
     server.show();
     let discovery = catalogue.discovery(&Name::new("pool"));

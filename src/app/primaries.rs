@@ -51,6 +51,7 @@ impl Primaries {
             if self.pools.remove(pool.pool.name()).is_some() {
                 pool.pool.servers().for_each(|server| server.state.set_standby(false));
                 pool.pool.state().metrics.set_disputed(false);
+                pool.pool.state().metrics.set_primary(None);
             }
         }
         self.pools.retain(|name, _| snapshot.pool(name).is_some());
@@ -130,6 +131,9 @@ impl Reign {
         if !stays || self.standing != Some(standing) {
             tell(pool, election, standing, before.as_deref().filter(|_| !stays), &servers, &candidates);
             pool.pool.state().metrics.set_disputed(standing == Standing::Disputed);
+        }
+        if !stays {
+            pool.pool.state().metrics.set_primary(primary.as_ref().map(|primary| &primary.name));
         }
         self.standing = Some(standing);
         self.primary = primary;
@@ -261,6 +265,34 @@ mod tests {
         assert_eq!(say("2", Role::Replica), (Some("1".to_owned()), vec!["2".to_owned()]));
         assert!(catalogue.expose().contains("portreeve_pool_primary_disputed{pool=\"p\"} 0"));
         assert_eq!(say("1", Role::Replica), (None, vec!["1".to_owned()]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_metrics_name_the_primary_and_nobody_while_there_is_none() {
+        let catalogue = Catalogue::new(1);
+        let snapshot = build(&["1", "2"], "role = \"primary\"", None, &catalogue);
+        let mut primaries = Primaries::default();
+        primaries.prepare(&snapshot);
+        let named = || -> Vec<String> {
+            let text = catalogue.expose();
+            let own = text.lines().filter(|line| line.starts_with("portreeve_pool_primary_age_seconds{"));
+            own.map(|line| line.split(['{', '}']).nth(1).unwrap().to_owned()).collect()
+        };
+        assert!(named().is_empty());
+        primaries.follow(&snapshot);
+        for (port, next) in [("1", Some("2")), ("2", None)] {
+            let name = &server(&snapshot, port).name;
+            assert_eq!(named(), [format!("pool=\"p\",server=\"{name}\"")]);
+            server(&snapshot, port).set_healthy(false);
+            primaries.look(snapshot.pools().next().unwrap());
+            assert_eq!(given(&snapshot).as_deref(), next);
+        }
+        assert!(named().is_empty());
+        server(&snapshot, "2").set_healthy(true);
+        primaries.look(snapshot.pools().next().unwrap());
+        assert_eq!(named().len(), 1);
+        primaries.follow(&build(&["1", "2"], "", Some(&snapshot), &catalogue));
+        assert!(named().is_empty(), "a pool that has no such role any more");
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,15 +1,15 @@
 //! What is counted of pools.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use crossbeam_utils::CachePadded;
 use prometheus::proto::{Metric, MetricFamily, MetricType};
 
-use super::ServerMetrics;
 use super::expose::{family, gauge, histogram};
 use super::shard::{CONNECT_BOUNDS, Histogram, Total};
+use super::{ServerMetrics, lock};
 use crate::units::Name;
 
 /// What one worker counts of those who waited.
@@ -22,13 +22,21 @@ pub struct PoolMetrics {
     queue: AtomicUsize,
     fails_open: AtomicBool,
     disputed: AtomicBool,
+    /// Its primary, and since when it is that.
+    primary: Mutex<Option<(Name, Instant)>>,
     waits: Box<[Waits]>,
 }
 
 impl PoolMetrics {
     pub(super) const fn new(name: Name, waits: Box<[Waits]>) -> Self {
-        let no = AtomicBool::new(false);
-        Self { name, queue: AtomicUsize::new(0), fails_open: no, disputed: AtomicBool::new(false), waits }
+        Self {
+            name,
+            queue: AtomicUsize::new(0),
+            fails_open: AtomicBool::new(false),
+            disputed: AtomicBool::new(false),
+            primary: Mutex::new(None),
+            waits,
+        }
     }
 
     /// So many wait for a server that has room.
@@ -44,6 +52,11 @@ impl PoolMetrics {
     /// Whether more than one of its servers says that it is the primary.
     pub fn set_disputed(&self, disputed: bool) {
         self.disputed.store(disputed, Ordering::Relaxed);
+    }
+
+    /// From now on this server is its primary, or none is.
+    pub fn set_primary(&self, server: Option<&Name>) {
+        *lock(&self.primary) = server.map(|server| (server.clone(), Instant::now()));
     }
 
     /// Somebody waited for so long, with or without getting a server.
@@ -75,6 +88,19 @@ pub(super) fn add(all: &[Arc<PoolMetrics>], servers: &[Arc<ServerMetrics>], fami
         "Whether so few servers of the pool are fit that nobody asks whether they are.",
         MetricType::GAUGE,
         each(&|pool, labels| gauge(&labels, f64::from(u8::from(pool.fails_open.load(Ordering::Relaxed))))),
+    ));
+    let now = Instant::now();
+    families.push(family(
+        "portreeve_pool_primary_age_seconds",
+        "How long the server has been the primary of the pool; there is none while the pool has no primary.",
+        MetricType::GAUGE,
+        all.iter()
+            .filter_map(|pool| {
+                let (server, since) = lock(&pool.primary).clone()?;
+                let labels = [("pool", pool.name.as_str()), ("server", server.as_str())];
+                Some(gauge(&labels, now.saturating_duration_since(since).as_secs_f64()))
+            })
+            .collect(),
     ));
     families.push(family(
         "portreeve_pool_primary_disputed",
