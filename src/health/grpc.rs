@@ -40,7 +40,7 @@ impl GrpcProbe {
 
     fn request(&self, reach: &Reach) -> Result<Request<()>, String> {
         let host = self.host.clone().or_else(|| host(reach)).unwrap_or_else(|| Authority::from_static("localhost"));
-        let scheme = if reach.is_private() { "https" } else { "http" };
+        let scheme = if reach.speaks_tls() { "https" } else { "http" };
         let uri = Uri::builder().scheme(scheme).authority(host).path_and_query(METHOD);
         let mut request = Request::new(());
         *request.method_mut() = Method::POST;
@@ -66,7 +66,7 @@ impl GrpcProbe {
 impl Question for GrpcProbe {
     async fn open(&self, reach: &Reach, until: Instant) -> Result<Line, String> {
         let opened = reach.open(First::Us, until).await?;
-        if reach.is_private() && opened.alpn.as_deref() != Some(H2) {
+        if reach.speaks_tls() && opened.alpn.as_deref() != Some(H2) {
             opened.close(until).await;
             return Err("handshake: the server does not offer HTTP/2".to_owned());
         }

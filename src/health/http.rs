@@ -88,9 +88,9 @@ impl HttpProbe {
         Ok(request)
     }
 
-    fn request_h2(&self, host: Option<Authority>, is_private: bool) -> Result<Request<()>, String> {
+    fn request_h2(&self, host: Option<Authority>, speaks_tls: bool) -> Result<Request<()>, String> {
         let mut request = Request::new(());
-        let scheme = if is_private { Scheme::HTTPS } else { Scheme::HTTP };
+        let scheme = if speaks_tls { Scheme::HTTPS } else { Scheme::HTTP };
         let uri = Uri::builder().scheme(scheme).path_and_query(self.target.clone());
         let uri = uri.authority(host.unwrap_or_else(|| Authority::from_static("localhost")));
         *request.uri_mut() = uri.build().map_err(|error| words(&error))?;
@@ -142,7 +142,7 @@ impl Question for HttpProbe {
         let opened = reach.open(First::Us, until).await?;
         let asks_for_h2 = self.version == HttpVersion::Http2;
         let agreed = opened.alpn.as_deref() == Some(H2);
-        if reach.is_private() && asks_for_h2 && !agreed {
+        if reach.speaks_tls() && asks_for_h2 && !agreed {
             opened.close(until).await;
             return Err("handshake: the server does not offer HTTP/2".to_owned());
         }
@@ -159,7 +159,7 @@ impl Question for HttpProbe {
                 self.judge(response.map(Content::H1)).await?;
             }
             Ask::H2(sender) => {
-                let request = self.request_h2(host, reach.is_private()).map_err(Fault::Line)?;
+                let request = self.request_h2(host, reach.speaks_tls()).map_err(Fault::Line)?;
                 let mut ready = sender.clone().ready().await.map_err(|error| Fault::line(&error))?;
                 let (response, _) = ready.send_request(request, true).map_err(|error| Fault::line(&error))?;
                 let response = response.await.map_err(|error| Fault::line(&error))?;

@@ -100,6 +100,11 @@ impl Reach {
         self.upgrades
     }
 
+    /// Whether TLS is spoken, with whomever it may be.
+    pub(super) fn speaks_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
     /// Whether nobody but the server itself reads along, once a connection is open, and upgraded where that is called for.
     pub(super) fn is_private(&self) -> bool {
         self.is_private
