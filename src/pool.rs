@@ -21,6 +21,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::backend::{Lease, Server};
 use crate::balance::{Key, KeySource, Open, Policy};
 use crate::net::address::Endpoint;
@@ -261,6 +263,11 @@ impl Pool {
     #[must_use]
     pub fn may_retry(&self) -> Option<Retrying> {
         self.traffic.may_retry(self.retry_budget)
+    }
+
+    /// The same as soon as the budget lets it, if that is by `until`.
+    pub async fn may_retry_by(&self, until: Instant) -> Option<Retrying> {
+        self.traffic.may_retry_by(self.retry_budget, until).await
     }
 
     /// The local addresses that this server may be connected to from, those of its family; none leaves it to the kernel.

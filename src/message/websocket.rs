@@ -1,5 +1,5 @@
 //! The key of WebSocket's opening handshake and the answer to it (RFC 6455 §4), for requests that come by HTTP/2, which has
-//! neither (RFC 8441 §5), and go on by HTTP/1.
+//! neither (RFC 8441 §5), and go on by HTTP/1, or the other way round.
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64::Engine;
@@ -18,11 +18,16 @@ pub fn make_key(rng: &mut Rng) -> [u8; 24] {
     key
 }
 
+/// What a server answers that was sent `key` and understood it.
+#[must_use]
+pub fn accept(key: &[u8]) -> String {
+    BASE64_STANDARD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, &[key, GUID].concat()))
+}
+
 /// Whether this is what a server answers that was sent `key` and understood it.
 #[must_use]
-pub fn accepts(key: &[u8], accept: &[u8]) -> bool {
-    let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, &[key, GUID].concat());
-    BASE64_STANDARD.encode(hash).as_bytes() == accept
+pub fn accepts(key: &[u8], answer: &[u8]) -> bool {
+    accept(key).as_bytes() == answer
 }
 
 #[cfg(test)]

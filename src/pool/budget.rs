@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
 
 /// How much of the traffic of a pool may be retries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +35,8 @@ impl RetryBudget {
 pub(super) struct Traffic {
     requests: CachePadded<AtomicU64>,
     retries: CachePadded<AtomicU64>,
+    /// Told when a retry is over.
+    over: Notify,
 }
 
 impl Traffic {
@@ -48,6 +52,18 @@ impl Traffic {
         let more = |retries: u64| (retries < allowed).then(|| retries + 1);
         let counted = self.retries.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
         counted.then(|| Retrying { traffic: Arc::clone(self) })
+    }
+
+    /// The same once others are over, if that is soon enough.
+    pub(super) async fn may_retry_by(self: &Arc<Self>, budget: RetryBudget, until: Instant) -> Option<Retrying> {
+        loop {
+            // Before looking, so that none is over unnoticed in between.
+            let over = self.over.notified();
+            if let Some(retrying) = self.may_retry(budget) {
+                return Some(retrying);
+            }
+            timeout_at(until, over).await.ok()?;
+        }
     }
 }
 
@@ -72,6 +88,7 @@ pub struct Retrying {
 impl Drop for Retrying {
     fn drop(&mut self) {
         self.traffic.retries.fetch_sub(1, Ordering::Relaxed);
+        self.traffic.over.notify_one();
     }
 }
 
@@ -93,6 +110,17 @@ mod tests {
         assert_eq!(allowed(RetryBudget { percent: 0, min: 0 }, 100), 0);
         assert_eq!(allowed(RetryBudget { percent: 200, min: 0 }, 2), 4);
         assert_eq!(RetryBudget { percent: u32::MAX, min: 0 }.allows(u64::MAX), u64::MAX / 100);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_has_the_place_of_the_next_that_is_over_if_that_is_soon_enough() {
+        let traffic = Arc::new(Traffic::default());
+        let budget = RetryBudget { percent: 0, min: 1 };
+        let first = traffic.may_retry(budget).unwrap();
+        let soon = || Instant::now() + std::time::Duration::from_secs(1);
+        assert!(traffic.may_retry_by(budget, soon()).await.is_none());
+        let (second, ()) = tokio::join!(traffic.may_retry_by(budget, soon()), async { drop(first) });
+        assert!(second.is_some() && traffic.may_retry(budget).is_none());
     }
 
     #[test]

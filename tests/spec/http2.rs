@@ -4,6 +4,7 @@ mod answers;
 mod endings;
 mod flow;
 mod upstream;
+mod tunnels;
 mod versions;
 mod websocket;
 

@@ -313,6 +313,32 @@ async fn no_more_than_a_share_of_the_traffic_is_retries() {
 }
 
 #[tokio::test]
+async fn those_that_fail_at_once_have_their_turn_one_after_the_other_within_the_budget() {
+    for version in Version::each() {
+        let stands = [Stand::new().await, Stand::new().await];
+        let addresses = stands.each_ref().map(|stand| stand.address);
+        let pool = "retry_on = [\"reset\"]\nretry_budget = { percent = 0, min = 1 }";
+        let (instance, _) = over(version, &addresses, pool).await;
+        let asked = async || tokio::select! { (server, _) = stands[0].asked() => server, (server, _) = stands[1].asked() => server };
+        let mut clients = Vec::new();
+        let mut first = Vec::new();
+        for _ in 0..4 {
+            let mut client = Speaker::of(version, &instance).await;
+            client.get("/x", "").await;
+            clients.push(client);
+            first.push(asked().await);
+        }
+        first.into_iter().for_each(|server| server.reset());
+        for _ in 0..4 {
+            asked().await.send(ok("again")).await;
+        }
+        for client in &mut clients {
+            assert_eq!(client.response().await.text(), "again");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_cannot_be_reached_is_beside_that_share_since_it_was_sent_nothing() {
     for (version, behind) in Version::pairs() {
         let closed = [ClosedPort::new(), ClosedPort::new()];

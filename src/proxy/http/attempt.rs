@@ -22,11 +22,16 @@ use crate::message::head::Known;
 use crate::message::response::Response;
 use crate::message::token;
 use crate::message::version::Version;
+use crate::message::websocket;
 use crate::pool::{Picked, Retrying, Tried};
 use crate::proxy::key;
 use crate::proxy::turn::Turn;
 use crate::proxy::witness::Witness;
 use crate::snapshot::{PoolInEffect, RouteInEffect};
+
+/// How long a request whose server is gone waits until it may be tried again within the budget: all that one server had in
+/// hand fail at once, and each after the other has its turn at those that are left.
+const BUDGET_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A failed attempt.
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +49,8 @@ enum Again {
     Elsewhere,
     /// At another server, whatever the budget says: this one was sent nothing, so that no server gets more for it.
     Unsent,
-    /// Anywhere, and without counting: the connection had waited, and its server closed it before it saw the request.
+    /// Anywhere, rather elsewhere, and without counting: the connection had waited, and its server closed it before it saw the
+    /// request.
     AtOnce,
 }
 
@@ -185,21 +191,36 @@ impl Job<'_> {
                 Attempted::Finished(finish) => return finish,
                 Attempted::Upgraded(connection, response) => {
                     let set_cookie = errand.cookie(server).map(Box::from);
-                    return Finish::Upgraded(Box::new(Upgraded { server: connection, response, set_cookie }));
+                    let accept = self.request.fields.first(Known::SecWebSocketKey).map(websocket::accept);
+                    return Finish::Upgraded(Box::new(Upgraded { server: connection, response, accept, set_cookie }));
                 }
                 Attempted::Failed(failed) => failed,
             };
             failure = failed.reason;
             match failed.again {
                 Again::Never => break,
-                Again::AtOnce if may_be_at_once => may_be_at_once = false,
+                Again::AtOnce if may_be_at_once => {
+                    may_be_at_once = false;
+                    // Its server may be about to go for good. Others are as welcome, unless the client belongs with this one.
+                    if errand.key.is_none() && errand.before.is_none() {
+                        next = next.or_else(|| errand.pick(&tried_now));
+                    }
+                }
                 Again::Unsent | Again::AtOnce | Again::Elsewhere => {
                     if errand.left == 0 {
                         break;
                     }
                     if failed.again != Again::Unsent {
-                        // The guard of a retry before is kept until there is another, so that it counts for itself.
-                        retrying = errand.granted.take().or_else(|| pool.pool.may_retry());
+                        // The guard of a retry before is kept until it is over, so that it counts for itself.
+                        drop(retrying.take());
+                        retrying = match errand.granted.take().or_else(|| pool.pool.may_retry()) {
+                            Some(granted) => Some(granted),
+                            None => {
+                                let soon = Instant::now() + BUDGET_PATIENCE;
+                                let until = errand.bounds.expires.map_or(soon, |expires| expires.min(soon));
+                                Box::pin(pool.pool.may_retry_by(until)).await
+                            }
+                        };
                         if retrying.is_none() {
                             break;
                         }
@@ -260,9 +281,10 @@ impl Job<'_> {
             return self.stopped(errand, &witness, stop, reused, remains);
         }
         let status = exchange.response.status;
-        // To a client of HTTP/2 a success would say that there is a tunnel (RFC 8441 §4).
-        let is_no_tunnel = request.version == Version::Http2 && request.upgrade().is_some();
-        if status == 101 || is_no_tunnel && matches!(status, 200..=299) {
+        // In HTTP/2 a success says that there is a tunnel, be it from the server or to the client (RFC 8441 §4).
+        let by_http2 = request.version == Version::Http2 || matches!(exchange.server, Server::Http2(_));
+        let says_tunnel = by_http2 && request.upgrade().is_some() && matches!(status, 200..=299);
+        if status == 101 || says_tunnel {
             let remains = exchange.into_remains();
             return self.switched(errand, &witness, remains);
         }
@@ -345,7 +367,13 @@ impl Job<'_> {
     fn switched(&mut self, errand: &Errand<'_>, witness: &Witness<'_>, remains: Remains) -> Attempted {
         let Remains { server, response, .. } = remains;
         self.record.responded(response.status);
-        if response.status == 101 && self.asked_for(&response) && errand.words.are_accepted(&response) {
+        let is_granted = match &server {
+            Server::Http1(_) => {
+                response.status == 101 && self.asked_for(&response) && errand.words.are_accepted(&response)
+            }
+            Server::Http2(_) => response.status != 101 && self.request.upgrade().is_some(),
+        };
+        if is_granted {
             witness.report(Outcome::of_status(response.status));
             return Attempted::Upgraded(server, response);
         }

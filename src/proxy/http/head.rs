@@ -1,5 +1,6 @@
 //! The head of a request as a server gets it.
 
+use h2::ext::Protocol;
 use tokio::time::Instant;
 
 use super::attempt::Errand;
@@ -145,6 +146,12 @@ impl Job<'_> {
         }
         if request.expects_continue {
             fields.field(b"expect", b"100-continue");
+        }
+        if let Some(protocol) = request.upgrade() {
+            // Of HTTP/1 alone, and its answer with it (RFC 8441 §5).
+            fields.remove(http::header::SEC_WEBSOCKET_KEY);
+            *head.method_mut() = http::Method::CONNECT;
+            head.extensions_mut().insert(Protocol::from(std::str::from_utf8(protocol).ok()?));
         }
         Some(head)
     }

@@ -14,6 +14,8 @@ use super::upstream::Making;
 use crate::backend::Server as Backend;
 use crate::config::model::http::{HttpPool, HttpVersion};
 use crate::ending::Reason;
+use crate::message::head::Known;
+use crate::message::version::Version;
 use crate::net::dial::First;
 use crate::proxy::connect::{Unreached, reach};
 use crate::proxy::ends::ServerEnd;
@@ -26,6 +28,13 @@ pub(super) struct Link {
 }
 
 impl Job<'_> {
+    /// Whether it asks for WebSocket, and could be told in HTTP/1 that it is granted by a server that does so in HTTP/2.
+    fn is_websocket(&self) -> bool {
+        let Self { request, .. } = self;
+        request.upgrade().is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
+            && (request.version == Version::Http2 || request.fields.has(Known::SecWebSocketKey))
+    }
+
     /// A connection to a server that waits for a request, handed the head of this one.
     pub(super) fn waiting(&mut self, errand: &Errand<'_>, server: &Backend, now: Instant) -> Option<Link> {
         // A connection that begins with a header speaks for one client.
@@ -35,9 +44,11 @@ impl Job<'_> {
         let HttpPool { keep, version, .. } = &errand.pool.http;
         let desk = &self.context.desk;
         let upstreams = &desk.requests.upstreams;
+        let upgrades = self.request.upgrade().is_some();
         if *version != HttpVersion::Http1
-            && self.request.upgrade().is_none()
+            && (!upgrades || self.is_websocket())
             && let Some(mut connection) = upstreams.take_shared(server, keep, now)
+            && (!upgrades || connection.takes_connect())
         {
             let connection = self.send_http2(errand, server, &mut connection).ok()?;
             return Some(Link { connection, connecting: None });
@@ -53,18 +64,18 @@ impl Job<'_> {
     pub(super) async fn connect(&mut self, errand: &Errand<'_>, server: &Backend) -> Result<Link, Reason> {
         let desk = Rc::clone(&self.context.desk);
         let HttpPool { keep, version, .. } = &errand.pool.http;
-        // One that is to change the protocol is HTTP/1.
         let is_pooled = errand.header.is_empty();
         let upgrades = self.request.upgrade().is_some();
+        // One that is to change the protocol is HTTP/1, unless the server is known to speak HTTP/2 and takes it there.
         if *version != HttpVersion::Http1
             && is_pooled
-            && !upgrades
+            && (!upgrades || *version == HttpVersion::Http2 && self.is_websocket())
             && let Some(link) = self.share(errand, server).await?
         {
             return Ok(link);
         }
         let started = Instant::now();
-        let end = self.dial(errand, server).await?;
+        let end = self.dial(errand, server, upgrades).await?;
         let connecting = Some(started.elapsed());
         let is_http2 = match &end {
             ServerEnd::Plain(_) => *version == HttpVersion::Http2 && !upgrades,
@@ -105,8 +116,12 @@ impl Job<'_> {
             return Ok(None);
         }
         let failures = gate.failures();
+        let upgrades = self.request.upgrade().is_some();
         let making = gate.enter().await;
         if let Some(mut connection) = upstreams.take_shared(server, keep, Instant::now()) {
+            if upgrades && !connection.will_take_connect().await {
+                return Ok(None);
+            }
             let connection = self.send_http2(errand, server, &mut connection)?;
             return Ok(Some(Link { connection, connecting: None }));
         }
@@ -120,7 +135,7 @@ impl Job<'_> {
             return Ok(Some(Link { connection: self.hand_over(errand, server, connection), connecting: None }));
         }
         let started = Instant::now();
-        let made = match self.dial(errand, server).await {
+        let made = match self.dial(errand, server, false).await {
             Ok(end) => end,
             Err(reason) => {
                 gate.failed(reason);
@@ -134,11 +149,15 @@ impl Job<'_> {
         };
         gate.http1.set(!speaks_http2);
         if !speaks_http2 {
+            // It has chosen HTTP/1, which an upgrade is asked for in as well.
             let connection = self.hand_over(errand, server, Box::new(Http1Server::new(made)));
             return Ok(Some(Link { connection, connecting }));
         }
         let mut connection = self.http2(made, making).await.inspect_err(|reason| gate.failed(*reason))?;
         upstreams.put_shared(server, keep, connection.clone());
+        if upgrades && !connection.will_take_connect().await {
+            return Ok(None);
+        }
         let connection = self.send_http2(errand, server, &mut connection)?;
         Ok(Some(Link { connection, connecting }))
     }
@@ -164,7 +183,8 @@ impl Job<'_> {
         connection: &mut Http2Connection,
     ) -> Result<Server, Reason> {
         let head = self.http2_head(errand, server).ok_or(Reason::BadRequest)?;
-        match connection.send(head, self.request.length.is_empty()) {
+        let ended = self.request.length.is_empty() && self.request.upgrade().is_none();
+        match connection.send(head, ended) {
             Ok(stream) => Ok(Server::Http2(Box::new(stream))),
             Err(error) => {
                 self.record.failed(format_args!("HTTP/2 to the server: {error}"));
@@ -173,14 +193,13 @@ impl Job<'_> {
         }
     }
 
-    /// Connects to a server.
-    async fn dial(&mut self, errand: &Errand<'_>, server: &Backend) -> Result<ServerEnd, Reason> {
+    /// Connects to a server; `as_http1` has it speak HTTP/1, whatever else it would choose.
+    async fn dial(&mut self, errand: &Errand<'_>, server: &Backend, as_http1: bool) -> Result<ServerEnd, Reason> {
         let worker = self.context.desk.worker;
-        // What is to change the protocol goes out as HTTP/1, whatever else the server would choose.
         let as_http1 = server
             .tls
             .as_ref()
-            .filter(|_| self.request.upgrade().is_some())
+            .filter(|_| as_http1)
             .map(|tls| Backend { tls: Some(tls.offering(&[b"http/1.1"])), ..server.clone() });
         let server = as_http1.as_ref().unwrap_or(server);
         let reaching = Box::pin(reach(worker, &errand.pool.pool, server, First::Us, &errand.header));

@@ -59,6 +59,8 @@ pub(super) enum Finish {
 pub(super) struct Upgraded {
     pub(super) server: Server,
     pub(super) response: Box<Response>,
+    /// What a client of HTTP/1 that asked for WebSocket takes for an agreement.
+    pub(super) accept: Option<String>,
     /// A cookie of ours.
     pub(super) set_cookie: Option<Box<str>>,
 }

@@ -12,7 +12,7 @@ use super::body::Piece;
 use super::client::Http1Client;
 use super::exchange::of_client_broken;
 use super::forward::{self, Pen};
-use super::http2::Client2 as Http2Client;
+use super::http2::{Client2 as Http2Client, Tunnelled};
 use super::record::RequestRecord;
 use super::request::{PATIENCE, Upgraded};
 use super::sides::{Server, status_line};
@@ -20,7 +20,6 @@ use crate::config::model::http::HeaderRules;
 use crate::ending::Reason;
 use crate::message::head::Known;
 use crate::net::stream::Stream;
-use crate::proxy::ends::ServerEnd;
 use crate::proxy::live::Live;
 use crate::proxy::reasons;
 use crate::proxy::record::Both;
@@ -34,40 +33,80 @@ pub(super) async fn of_http1(
     limits: Limits,
     live: &Live,
 ) -> (Reason, bool) {
-    let Upgraded { server, response, set_cookie } = upgraded;
-    let Server::Http1(mut server) = server else {
-        // Only a server of HTTP/1 is asked to change the protocol.
-        record.close(Reason::Internal);
-        return (Reason::Internal, false);
-    };
+    let Upgraded { mut server, response, accept, set_cookie } = upgraded;
     let head = client.outbound.writer();
-    status_line(101, response.reason(), head);
+    status_line(101, if response.status == 101 { response.reason() } else { b"" }, head);
     forward::response_fields(&response, &HeaderRules::default(), head);
     if let Some(cookie) = set_cookie {
         head.field(b"Set-Cookie", cookie.as_bytes());
     }
     head.field(b"Connection", b"Upgrade");
-    head.field(b"Upgrade", response.fields.first(Known::Upgrade).unwrap_or_default());
-    head.extend_from_slice(b"\r\n");
-    // What the server has said already, in the new protocol.
-    head.append(&mut server.inbound.take());
+    match &mut server {
+        Server::Http1(server) => {
+            head.field(b"Upgrade", response.fields.first(Known::Upgrade).unwrap_or_default());
+            head.extend_from_slice(b"\r\n");
+            // What the server has said already, in the new protocol.
+            head.append(&mut server.inbound.take());
+        }
+        // It has agreed to WebSocket without what HTTP/1 has for that (RFC 8441 §5).
+        Server::Http2(_) => {
+            head.field(b"Upgrade", b"websocket");
+            head.field(b"Sec-WebSocket-Accept", accept.unwrap_or_default().as_bytes());
+            head.extend_from_slice(b"\r\n");
+        }
+    }
     record.context.desk.requests.stash.return_response(response);
     let Http1Client { end, inbound, outbound, .. } = client;
     let flushed = timeout(PATIENCE, poll_fn(|cx| outbound.poll_flush(cx, end))).await;
     if let Err(reason) = flushed.map_or(Err(Reason::IdleTimeout), |flushed| flushed.map_err(of_client_broken)) {
-        server.end.set_abandoned(true);
+        give_up(server);
         record.close(reason);
         return (reason, false);
     }
     let early = Early { bytes: inbound.take(), ours: 0 };
-    run(end, &mut server.end, early, limits, Some(live), &mut record).await
+    run(end, server, early, limits, Some(live), &mut record).await
+}
+
+/// Closes a server's end so that nobody takes what was sent for the whole.
+fn give_up(server: Server) {
+    match server {
+        Server::Http1(mut server) => server.end.set_abandoned(true),
+        // A stream that nobody has any more is reset.
+        Server::Http2(_) => {}
+    }
 }
 
 /// Relays, and closes the server's end accordingly. With `live`, the connection is the tunnel's alone and hears for it of
 /// what calls it back.
 async fn run(
     client: &mut impl Wire,
-    server: &mut ServerEnd,
+    server: Server,
+    early: Early,
+    limits: Limits,
+    live: Option<&Live>,
+    record: &mut RequestRecord,
+) -> (Reason, bool) {
+    match server {
+        Server::Http1(mut server) => {
+            let (reason, clean) = between(client, &mut server.end, early, limits, live, record).await;
+            server.end.set_abandoned(!clean);
+            (reason, clean)
+        }
+        Server::Http2(stream) => {
+            let mut wire = StreamWire(*stream);
+            let (reason, clean) = between(client, &mut wire, early, limits, live, record).await;
+            if !clean {
+                wire.abandon();
+            }
+            (reason, clean)
+        }
+    }
+}
+
+/// Relays between two ends. Returns why it ended, and whether in good order.
+async fn between(
+    client: &mut impl Wire,
+    server: &mut impl Wire,
     early: Early,
     limits: Limits,
     live: Option<&Live>,
@@ -84,7 +123,6 @@ async fn run(
     let report: Report = relay(client, server, early, limits, &context.desk.scratch, recall, &meter).await;
     record.moved(report.up, report.down);
     let reason = reasons::of_relay(&report, live.and_then(Live::recalled_for));
-    server.set_abandoned(!report.is_clean());
     record.close(reason);
     (reason, report.is_clean())
 }
@@ -92,45 +130,42 @@ async fn run(
 /// Tells a client of HTTP/2 that its extended CONNECT is granted (RFC 8441 §5), and relays. Its connection ends it when that
 /// is called back.
 pub(super) async fn of_http2(mut client: Http2Client, upgraded: Upgraded, mut record: RequestRecord, limits: Limits) {
-    let Upgraded { server, response, set_cookie } = upgraded;
-    let Server::Http1(mut server) = server else {
-        client.reset(h2::Reason::INTERNAL_ERROR);
-        return record.close(Reason::Internal);
-    };
+    let Upgraded { mut server, response, accept: _, set_cookie } = upgraded;
     client.open_tunnel(&response, set_cookie.as_deref());
     record.context.desk.requests.stash.return_response(response);
-    let mut stream = StreamWire { client };
-    let early = server.inbound.take();
+    let mut stream = StreamWire(client);
+    let early = match &mut server {
+        Server::Http1(server) => server.inbound.take(),
+        Server::Http2(_) => Vec::new(),
+    };
     let sent = timeout(PATIENCE, poll_fn(|cx| stream.poll_write_all(cx, &early))).await;
     if !matches!(sent, Ok(Ok(()))) {
-        server.end.set_abandoned(true);
+        give_up(server);
         stream.abandon();
         return record.close(Reason::ClientReset);
     }
-    let (_, clean) = run(&mut stream, &mut server.end, Early::default(), limits, None, &mut record).await;
+    let (_, clean) = run(&mut stream, server, Early::default(), limits, None, &mut record).await;
     if !clean {
         stream.abandon();
     }
 }
 
 /// A stream of HTTP/2 whose bytes are those of another protocol.
-struct StreamWire {
-    client: Http2Client,
-}
+struct StreamWire<S>(S);
 
-impl StreamWire {
+impl<S: Tunnelled> StreamWire<S> {
     /// Hands these bytes over; once, since what has no room is kept by the stream.
     fn poll_write_all(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<(), Broken>> {
         match bytes {
             [] => Poll::Ready(Ok(())),
-            _ => Poll::Ready(self.client.send(cx, bytes, false, None)),
+            _ => Poll::Ready(self.0.send(cx, bytes, false)),
         }
     }
 }
 
-impl Wire for StreamWire {
+impl<S: Tunnelled> Wire for StreamWire<S> {
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<Read, Broken>> {
-        let piece = ready!(self.client.receiver().poll_read(cx, buffer));
+        let piece = ready!(self.0.poll_read(cx, buffer));
         Poll::Ready(match piece {
             Ok(Piece { bytes, end: true }) => Ok(Read { bytes, then: Then::End }),
             Ok(Piece { bytes, end: false }) => Ok(Read { bytes, then: Then::Unknown }),
@@ -139,21 +174,21 @@ impl Wire for StreamWire {
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8], last: bool) -> Poll<Result<usize, Broken>> {
-        ready!(self.client.poll_ready(cx))?;
+        ready!(self.0.poll_ready(cx))?;
         // The end itself comes with `poll_finish`: others may follow what is the last for now.
         let _ = last;
-        self.client.send(cx, bytes, false, None)?;
+        self.0.send(cx, bytes, false)?;
         Poll::Ready(Ok(bytes.len()))
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        self.client.poll_ready(cx)
+        self.0.poll_ready(cx)
     }
 
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let _gone = ready!(self.client.poll_ready(cx));
-        let _gone = self.client.send(cx, &[], true, None);
-        self.client.poll_ready(cx).map(|_gone| ())
+        let _gone = ready!(self.0.poll_ready(cx));
+        let _gone = self.0.send(cx, &[], true);
+        self.0.poll_ready(cx).map(|_gone| ())
     }
 
     fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -168,7 +203,7 @@ impl Wire for StreamWire {
     fn set_nodelay(&self) {}
 
     fn abandon(&mut self) {
-        self.client.reset(h2::Reason::CANCEL);
+        self.0.reset(h2::Reason::CANCEL);
     }
 
     fn words(&self) -> Option<String> {

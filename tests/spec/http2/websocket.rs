@@ -13,7 +13,7 @@ use crate::stage::http2::{Asked, Client, fronting, read_body, read_response};
 use crate::stage::{Instance, Server, within};
 
 /// An extended CONNECT.
-fn connect(protocol: &'static str) -> Request<()> {
+pub(super) fn connect(protocol: &'static str) -> Request<()> {
     let mut head = Asked::get("/chat").head();
     *head.method_mut() = Method::CONNECT;
     head.headers_mut().insert("sec-websocket-version", "13".parse().unwrap());
@@ -71,7 +71,7 @@ fn accept(key: &str) -> String {
 }
 
 /// Reads so many bytes of a tunnel.
-async fn read(stream: &mut h2::RecvStream, bytes: usize) -> Vec<u8> {
+pub(super) async fn read(stream: &mut h2::RecvStream, bytes: usize) -> Vec<u8> {
     let mut all = Vec::new();
     while all.len() < bytes {
         let data: Bytes = within("bytes of the tunnel", stream.data()).await.unwrap().unwrap();

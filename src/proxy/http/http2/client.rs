@@ -6,12 +6,13 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use http::{HeaderMap, StatusCode};
 
-use super::stream::{RESET, Receiver, Sender};
+use super::stream::{RESET, Receiver, Sender, Tunnelled};
 use crate::config::model::http::HeaderRules;
 use crate::message::framing::Length;
 use crate::message::head::Fields;
 use crate::message::response::Response;
 use crate::proxy::http::answer::Own;
+use crate::proxy::http::body::{BodyFault, Piece};
 use crate::proxy::http::client::Gone;
 use crate::proxy::http::forward::{self, Pen};
 use crate::proxy::http::sides::ResponseHead;
@@ -132,6 +133,24 @@ impl Http2Client {
             Some(sender) => sender.reset(reason),
             None => self.respond.send_reset(reason),
         }
+    }
+}
+
+impl Tunnelled for Http2Client {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<Piece, BodyFault>> {
+        self.receiver.poll_read(cx, buffer)
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        self.poll_ready(cx)
+    }
+
+    fn send(&mut self, cx: &mut Context<'_>, bytes: &[u8], last: bool) -> Result<(), Broken> {
+        self.send(cx, bytes, last, None)
+    }
+
+    fn reset(&mut self, reason: h2::Reason) {
+        self.reset(reason);
     }
 }
 

@@ -39,6 +39,7 @@ use stream::Receiver;
 
 pub(super) use client::Http2Client as Client2;
 pub(super) use server::{Http2Connection, Http2Server};
+pub(super) use stream::Tunnelled;
 
 /// How much of a body a sender may send ahead on one stream.
 const STREAM_WINDOW: u32 = 256 * 1024;

@@ -7,11 +7,12 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use h2::Ping;
 use h2::client::{ResponseFuture, SendRequest};
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
 use super::STREAM_WINDOW;
 use super::heads;
-use super::stream::{Receiver, Sender};
+use super::stream::{Receiver, Sender, Tunnelled};
 use crate::message::head::Fields;
 use crate::message::line::Limits;
 use crate::message::response::Response;
@@ -43,6 +44,16 @@ struct Facts {
     /// When the last one ended.
     idle_since: Cell<Instant>,
     over: Cell<bool>,
+    /// Whether the server's settings have come, or will not any more; and who waits for them.
+    settled: Cell<bool>,
+    settling: Notify,
+}
+
+impl Facts {
+    fn settle(&self) {
+        self.settled.set(true);
+        self.settling.notify_waiters();
+    }
 }
 
 /// One request counted as its connection's, until it is dropped.
@@ -82,8 +93,10 @@ impl Http2Connection {
             total: Cell::new(0),
             idle_since: Cell::new(now),
             over: Cell::new(false),
+            settled: Cell::new(false),
+            settling: Notify::new(),
         });
-        let driven = Rc::clone(&facts);
+        let (driven, waited_for) = (Rc::clone(&facts), Rc::clone(&facts));
         let ping = connection.ping_pong();
         desk.tasks.spawn_local("http2 to a server", async move {
             let settled = async {
@@ -91,12 +104,14 @@ impl Http2Connection {
                     // Its settings come before the answer to this.
                     let _later = timeout(PATIENCE, ping.ping(Ping::opaque())).await;
                 }
+                waited_for.settle();
                 drop(making);
             };
             // Each of its streams hears of a failure by itself.
             let driving = async {
                 let _failed = connection.await;
                 driven.over.set(true);
+                driven.settle();
             };
             tokio::join!(driving, settled);
         });
@@ -116,6 +131,22 @@ impl Http2Connection {
     pub(in crate::proxy::http) fn is_over(&mut self) -> bool {
         let mut cx = Context::from_waker(std::task::Waker::noop());
         self.facts.over.get() || matches!(self.requests.poll_ready(&mut cx), Poll::Ready(Err(_)))
+    }
+
+    /// Whether its server is known to take an extended CONNECT (RFC 8441 §3).
+    pub(in crate::proxy::http) fn takes_connect(&self) -> bool {
+        self.requests.is_extended_connect_protocol_enabled()
+    }
+
+    /// The same once its settings have come, for which this waits.
+    pub(in crate::proxy::http) async fn will_take_connect(&self) -> bool {
+        loop {
+            let settling = self.facts.settling.notified();
+            if self.facts.settled.get() {
+                return self.takes_connect();
+            }
+            settling.await;
+        }
     }
 
     /// Since when it has had no request, if it has none.
@@ -214,6 +245,24 @@ impl Http2Server {
         trailers: Option<&Fields>,
     ) -> Result<(), Broken> {
         self.sender.send(cx, bytes, last, trailers)
+    }
+}
+
+impl Tunnelled for Http2Server {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<Piece, BodyFault>> {
+        self.poll_body(cx, buffer)
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        self.sender.poll_ready(cx)
+    }
+
+    fn send(&mut self, cx: &mut Context<'_>, bytes: &[u8], last: bool) -> Result<(), Broken> {
+        self.sender.send(cx, bytes, last, None)
+    }
+
+    fn reset(&mut self, reason: h2::Reason) {
+        self.sender.reset(reason);
     }
 }
 

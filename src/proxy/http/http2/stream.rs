@@ -191,5 +191,17 @@ impl Sender {
     }
 }
 
+/// A stream, towards whichever side, that carries another protocol.
+pub(in crate::proxy::http) trait Tunnelled {
+    /// Reads more of what comes in.
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<Piece, BodyFault>>;
+    /// Waits until all was handed over that was sent before.
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>>;
+    /// Sends a piece; what has no room in the windows waits.
+    fn send(&mut self, cx: &mut Context<'_>, bytes: &[u8], last: bool) -> Result<(), Broken>;
+    /// Gives the stream up.
+    fn reset(&mut self, reason: Reason);
+}
+
 /// The other side gave the stream up, or is gone.
 pub(in crate::proxy::http) const RESET: Broken = Broken::System(rustix::io::Errno::CONNRESET);
