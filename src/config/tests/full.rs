@@ -165,7 +165,7 @@ fn what_is_commented_out_is_valid_too() {
     // Some pools are there for their sources or checks alone.
     let said: Vec<String> = loaded.warnings.iter().map(line).collect();
     assert!(said.len() == 6 && said.iter().all(|said| said.contains("no listener uses the pool")), "{said:#?}");
-    assert_eq!(shown, 150);
+    assert_eq!(shown, 152);
     // The listener for HTTP is commented out whole, so that its defaults are held here.
     let Protocol::Http(http) = &loaded.model.listeners[1].protocol else { panic!("{:?}", loaded.model.listeners[1]) };
     assert_eq!((http.limits, http.timeouts), (HttpLimits::default(), HttpTimeouts::default()));
