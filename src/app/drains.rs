@@ -14,15 +14,18 @@ pub(super) struct Drains(Vec<Arc<State>>);
 
 /// What becomes of a server whose duty a reload changes.
 #[derive(Debug)]
-pub(super) struct Change {
-    pub(super) server: Arc<State>,
-    pub(super) duty: Duty,
+pub struct Change {
+    /// The server.
+    pub server: Arc<State>,
+    /// Its duty from now on.
+    pub duty: Duty,
     /// How long its connections have to end, if they have to.
-    pub(super) limit: Option<Duration>,
+    pub limit: Option<Duration>,
 }
 
 /// The servers whose duty differs, and how long their connections have.
-pub(super) fn changes(before: &Snapshot, after: &Snapshot) -> Vec<Change> {
+#[must_use]
+pub fn changes(before: &Snapshot, after: &Snapshot) -> Vec<Change> {
     let mut changes = Vec::new();
     for pool in after.pools() {
         let Some(old) = before.pool(pool.pool.name()) else { continue };

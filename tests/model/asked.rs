@@ -145,6 +145,17 @@ impl AskedPool {
         }
     }
 
+    /// Whether its algorithm wants to hear of changes.
+    pub(crate) fn is_watching(&self) -> bool {
+        match &self.balance {
+            Policy::RoundRobin | Policy::Random | Policy::P2c => false,
+            Policy::LeastConn | Policy::PeakEwma { .. } => true,
+            Policy::SourceHash(hashing) | Policy::Maglev { hashing, .. } | Policy::RingHash(hashing) => {
+                hashing.load_factor.is_some()
+            }
+        }
+    }
+
     /// Whether its check asks the servers what they are.
     pub(crate) fn asks_roles(&self) -> bool {
         self.primary == Some(AskedPrimary::ByRoles)

@@ -14,9 +14,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use fastrand::Rng;
-use portreeve::app::{Known, Primaries};
-use portreeve::backend::{Lease, Role, State};
-use portreeve::balance::Policy;
+use portreeve::app::{Known, Primaries, duty_changes};
+use portreeve::backend::{Duty, Lease, Role, State};
 use portreeve::config::model::Model;
 use portreeve::config::{Environment, load_text};
 use portreeve::ending::Reason;
@@ -29,7 +28,7 @@ use tokio::time::{Instant, advance};
 
 use super::asked::Asked;
 use super::found::{Answers, merged};
-use super::naive::{Id, Naive, View};
+use super::naive::{Id, Naive, Shares, View};
 use super::seeds;
 
 const STEPS: usize = 10_000;
@@ -40,6 +39,7 @@ const MOST_HELD: usize = 60;
 async fn pools_health_and_reloads_do_what_a_naive_model_says() {
     let (mut rotations, mut minima, mut bounds, mut reloads, mut changes) = (0, 0, 0, 0, 0);
     let (mut preferences, mut parts, mut answers, mut successions) = (0, 0, 0, 0);
+    let mut shares = Shares::default();
     for (seed, _witness) in seeds::all("pools_health_and_reloads_do_what_a_naive_model_says", seeds::MANY) {
         let mut life = Life::new(Rng::with_seed(seed));
         for _ in 0..STEPS {
@@ -51,6 +51,7 @@ async fn pools_health_and_reloads_do_what_a_naive_model_says() {
         bounds += life.naive.bounds_seen;
         preferences += life.naive.preferences_seen;
         parts += life.naive.parts_seen;
+        shares.join(&life.naive.shares);
         answers += life.answers_followed;
         successions += life.successions;
         reloads += life.published.load().generation;
@@ -62,8 +63,14 @@ async fn pools_health_and_reloads_do_what_a_naive_model_says() {
          {bounds} within a bound, {preferences} near, {parts} within their part, {answers} answers with news, \
          {successions} successions"
     );
-    let seen = [rotations, minima, bounds, preferences, parts, answers, successions].iter().all(|seen| *seen > 100);
-    assert!(seen && reloads > 50 && changes > 50, "the model was hardly ever asked");
+    let mut seen = vec![rotations, minima, bounds, preferences, parts, answers, successions];
+    for (what, tally) in shares.tallies() {
+        println!("{what}: {tally}");
+        assert!(tally.is_likely(), "{what}: {tally}");
+        seen.push(tally.chances);
+    }
+    let seen = seen.iter().all(|seen| *seen > 50);
+    assert!(seeds::is_replay() || seen && reloads > 50 && changes > 50, "the model was hardly ever asked");
 }
 
 /// Everything that is, beside what should be.
@@ -404,8 +411,11 @@ impl Life {
     /// Puts a snapshot into effect.
     pub(crate) fn publish(&mut self, built: Snapshot, previous: Arc<Snapshot>, view: View) {
         self.primaries.prepare(&built);
+        let duties = duty_changes(&previous, &built);
         self.published.store(Arc::new(built));
         self.published.load().take_over();
+        // As the writer does.
+        duties.iter().filter(|change| change.duty == Duty::Ready).for_each(|change| change.server.warm_up());
         self.retired.push(Arc::downgrade(&previous));
         drop(previous);
         self.take_effect(view);
@@ -518,7 +528,7 @@ impl Life {
             assert_eq!(state.metrics().connections(), self.naive.connections[&known.key], "{:?}", known.key);
             let is_limited =
                 pool.max_connections > 0 || pool.queues && pool.servers.iter().any(|s| s.max_connections > 0);
-            let counts = is_watching(&pool.balance) || is_limited || pool.fail_open > 0 || view.splits(pool, server);
+            let counts = pool.is_watching() || is_limited || pool.fail_open > 0 || view.splits(pool, server);
             assert_eq!(is_watched(&state), counts, "who watches {:?}", known.key);
             let shown = published.pool(&Name::new(pool.name)).unwrap().pool.open_servers();
             let open = |id: &Id| published_open(&self.naive, &view, *id);
@@ -575,17 +585,6 @@ fn failures(state: &State) -> u32 {
     match pin!(state.failures()).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(failures) => failures,
         Poll::Pending => 0,
-    }
-}
-
-/// Whether an algorithm wants to hear of changes.
-fn is_watching(policy: &Policy) -> bool {
-    match policy {
-        Policy::RoundRobin | Policy::Random | Policy::P2c => false,
-        Policy::LeastConn | Policy::PeakEwma { .. } => true,
-        Policy::SourceHash(hashing) | Policy::Maglev { hashing, .. } | Policy::RingHash(hashing) => {
-            hashing.load_factor.is_some()
-        }
     }
 }
 

@@ -1,9 +1,10 @@
 //! Whole lives in seconds: random events on a paused clock, held against a model so naive that it can be believed.
 //!
-//! `life` runs pools, health, reloads, answers of discovery and primaries through ten thousand steps a seed; `naive` and `reign`
-//! are what it is held against, `asked` the configurations it reloads and `found` the answers. `checker` does the same to the loop that probes, `ejection` to the jury that ejects; `parsers`
-//! and `client_hello` feed mutated text and bytes to whatever reads them. `SEED=7` replays one seed, `SEEDS=500` widens; the
-//! default is twenty, and 200 for `life` and `ejection`.
+//! `life` runs pools, health, reloads, answers of discovery and primaries through ten thousand steps a seed; `naive` and
+//! `reign` are what it is held against, `asked` the configurations it reloads and `found` the answers. What chance decides
+//! is held against how likely it was, over all seeds, by `naive::shares`. `checker` looks likewise after the loop that probes,
+//! `ejection` to the jury that ejects; `parsers` and `client_hello` feed mutated text and bytes to whatever reads them.
+//! `SEED=7` replays one seed, `SEEDS=500` widens; the default is twenty, and 200 for `life` and `ejection`.
 
 #![allow(
     clippy::disallowed_methods,

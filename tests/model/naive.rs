@@ -1,6 +1,6 @@
 //! What should be: plain maps, and looking at everything. Slow and obvious on purpose.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 
 use portreeve::balance::Policy;
@@ -8,6 +8,9 @@ use tokio::time::Instant;
 
 use super::asked::{Asked, AskedPool, AskedServer};
 use super::reign::{Candidate, Reign};
+pub(crate) use shares::Shares;
+
+mod shares;
 
 /// A server for as long as its names stay in the configuration; one that was removed and comes back is another.
 pub(crate) type Id = u64;
@@ -29,8 +32,10 @@ enum Preference {
     /// Those of our zone, all of which stand here or nowhere else.
     Ours,
     Others,
-    /// Chance says.
-    Either,
+    /// Ours are as likely as that.
+    Chance(f64),
+    /// Nobody says: they all stand here, or elsewhere.
+    Neither,
 }
 
 /// One generation: what is asked for, and who that is.
@@ -103,6 +108,8 @@ pub(crate) struct Naive {
     stretches: HashMap<(&'static str, Group), Stretch>,
     reigns: HashMap<&'static str, Reign>,
     last_picked: HashMap<Id, usize>,
+    /// Who may have been chosen since and refused, as servers that are warming do, which an algorithm takes for a pick.
+    perhaps_chosen: HashSet<Id>,
     picks: usize,
     /// How often an exact rotation was seen, a choice of the least loaded, and one within a bound, so that nobody trusts a
     /// check that never ran.
@@ -112,6 +119,7 @@ pub(crate) struct Naive {
     /// And that a server of our zone was preferred, and that one with its part already was passed over.
     pub(crate) preferences_seen: usize,
     pub(crate) parts_seen: usize,
+    pub(crate) shares: Shares,
 }
 
 impl Naive {
@@ -124,12 +132,14 @@ impl Naive {
             stretches: HashMap::new(),
             reigns: HashMap::new(),
             last_picked: HashMap::new(),
+            perhaps_chosen: HashSet::new(),
             picks: 0,
             rotations_seen: 0,
             minima_seen: 0,
             bounds_seen: 0,
             preferences_seen: 0,
             parts_seen: 0,
+            shares: Shares::default(),
         }
     }
 
@@ -180,6 +190,9 @@ impl Naive {
     /// This is what is in effect from now on.
     pub(crate) fn publish(&mut self, view: Rc<View>) {
         for (pool, server, id) in view.members() {
+            if server.ready && self.view.member(id).is_some_and(|(_, before)| !before.ready) {
+                self.warm_up(id);
+            }
             let before = self.view.member(id).map(|(pool, server)| (pool.check, pool.asks_roles(), server.port));
             if before == Some((pool.check, pool.asks_roles(), server.port)) {
                 continue;
@@ -200,6 +213,7 @@ impl Naive {
         self.view = view;
         self.stretches.clear();
         self.last_picked.clear();
+        self.perhaps_chosen.clear();
         let view = Rc::clone(&self.view);
         self.reigns.retain(|name, _| view.pool(name).is_some_and(|(pool, _)| pool.primary.is_some()));
         for (pool, _, id) in view.members() {
@@ -279,7 +293,9 @@ impl Naive {
             let open = match self.preference(view, &tier().collect::<Vec<_>>(), blind) {
                 Preference::Ours if !ours.is_empty() => ours,
                 Preference::Others if !others.is_empty() => others,
-                Preference::Ours | Preference::Others | Preference::Either => [ours, others].concat(),
+                Preference::Ours | Preference::Others | Preference::Chance(_) | Preference::Neither => {
+                    [ours, others].concat()
+                }
             };
             if !open.is_empty() {
                 return open;
@@ -299,10 +315,10 @@ impl Naive {
         };
         // What an older pool knows of its servers all together is as old as the newer pool.
         if !std::ptr::eq(view, &*self.view) {
-            return Preference::Either;
+            return Preference::Neither;
         }
         if level.iter().all(|(server, _)| is_ours(server)) || !level.iter().any(|(server, _)| is_ours(server)) {
-            return Preference::Either;
+            return Preference::Neither;
         }
         let all: usize = level.iter().map(weight).sum();
         let ours: usize = level.iter().filter(|(server, _)| is_ours(server)).map(weight).sum();
@@ -310,7 +326,7 @@ impl Naive {
         match () {
             () if ours * zones >= all => Preference::Ours,
             () if ours == 0 => Preference::Others,
-            () => Preference::Either,
+            () => Preference::Chance((ours * zones) as f64 / all as f64),
         }
     }
 
@@ -326,14 +342,22 @@ impl Naive {
         let asked = |id: Id| pool.servers.iter().zip(ids).find(|(_, other)| **other == id).unwrap().0;
         let group = view.group(asked(id));
         let own: Vec<Id> = eligible.iter().copied().filter(|other| view.group(asked(*other)) == group).collect();
+        if own.len() < eligible.len() {
+            let level: Vec<_> = pool.servers.iter().zip(ids).filter(|(server, _)| level(server) == group.0).collect();
+            if let Preference::Chance(chance) = self.preference(&view, &level, self.fails_open(&view, pool.name)) {
+                self.tally_near(chance, !group.1);
+            }
+        }
         let elsewhere = ids.iter().any(|other| view.group(asked(*other)) == (group.0, true));
         self.preferences_seen += usize::from(!group.1 && elsewhere && own.len() == eligible.len());
         let eligible = &own[..];
         self.picks += 1;
         if eligible.iter().any(|id| self.warmth(pool, *id).is_some()) {
             self.judge_warmth(&view, pool, ids, eligible, id);
+            self.tally_warming(&view, pool, ids, eligible, id);
             self.stretches.retain(|(name, _), _| *name != pool.name);
             self.last_picked.insert(id, self.picks);
+            self.perhaps_chosen.extend(eligible);
             return;
         }
         match &pool.balance {
@@ -346,7 +370,8 @@ impl Naive {
                 for other in eligible {
                     let (others, its) = load(other);
                     assert!(mine * its <= others * weight, "{other} has less to do for its weight than {id}");
-                    if mine * its == others * weight {
+                    let is_told = [id, *other].iter().all(|id| !self.perhaps_chosen.contains(id));
+                    if is_told && mine * its == others * weight {
                         assert!(
                             self.last_picked.get(&id) <= self.last_picked.get(other),
                             "{other} was picked longer ago than {id}, of equal load"
@@ -355,6 +380,7 @@ impl Naive {
                 }
                 self.minima_seen += usize::from(eligible.len() > 1);
                 self.last_picked.insert(id, self.picks);
+                self.perhaps_chosen.remove(&id);
             }
             Policy::SourceHash(_) | Policy::Maglev { .. } | Policy::RingHash(_)
                 // A pool that fails open goes by the shares of those that are fit.
@@ -436,19 +462,25 @@ impl Naive {
             return;
         }
         let group = view.group(asked(id));
-        let fit = ids.iter().filter(|other| {
-            let (server, known) = (asked(**other), &self.servers[*other]);
-            view.group(server) == group && server.weight > 0 && server.ready && known.up && !known.standby
-        });
-        let (load, weight) = fit.fold((0.0, 0.0), |(load, weight), id| {
-            (load + f64::from(self.servers[id].active), weight + f64::from(asked(*id).weight))
-        });
-        let most = part * load / weight * f64::from(asked(id).weight);
+        let load = self.mean_load(view, pool, ids, group);
+        let most = part * load * f64::from(asked(id).weight);
         assert!(
             active == 0 || f64::from(active) < most + 1e-6,
             "{id} has {active} connections and {most} are its part"
         );
         self.parts_seen += usize::from(active > 0);
+    }
+
+    /// Connections for each unit of weight of the servers of a group that are fit.
+    fn mean_load(&self, view: &View, pool: &AskedPool, ids: &[Id], group: Group) -> f64 {
+        let fit = pool.servers.iter().zip(ids).filter(|(server, id)| {
+            let known = &self.servers[*id];
+            view.group(server) == group && server.weight > 0 && server.ready && known.up && !known.standby
+        });
+        let (load, weight) = fit.fold((0.0, 0.0), |(load, weight), (server, id)| {
+            (load + f64::from(self.servers[id].active), weight + f64::from(server.weight))
+        });
+        if weight > 0.0 { load / weight } else { 0.0 }
     }
 
     /// A probe came back. `Some` is a change of state.

@@ -22,6 +22,11 @@ impl Drop for Witness {
     }
 }
 
+/// Whether one seed is looked at again, which need not show everything that can be seen.
+pub(crate) fn is_replay() -> bool {
+    std::env::var_os("SEED").is_some()
+}
+
 /// Every seed to try, each with its witness. The thread's own generator, which the algorithms use, starts from it as well.
 pub(crate) fn all(test: &'static str, count: u64) -> impl Iterator<Item = (u64, Witness)> {
     let number = |key: &str| {
