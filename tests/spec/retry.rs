@@ -271,13 +271,19 @@ async fn a_server_that_is_too_slow_is_a_reason_only_if_the_pool_says_so() {
     }
 }
 
+/// Two servers, and an instance that retries after resets, so many requests at once.
+async fn with_room_for(version: Version, retries: u32) -> ([Stand; 2], Instance) {
+    let stands = [Stand::new().await, Stand::new().await];
+    let addresses = stands.each_ref().map(|stand| stand.address);
+    let pool = format!("retry_on = [\"reset\"]\nretry_budget = {{ percent = 0, min = {retries} }}");
+    let (instance, _) = over(version, &addresses, &pool).await;
+    (stands, instance)
+}
+
 #[tokio::test]
 async fn no_more_than_a_share_of_the_traffic_is_retries() {
     for version in Version::each() {
-        let stands = [Stand::new().await, Stand::new().await];
-        let addresses = stands.each_ref().map(|stand| stand.address);
-        let pool = "retry_on = [\"reset\"]\nretry_budget = { percent = 0, min = 2 }";
-        let (instance, _) = over(version, &addresses, pool).await;
+        let (stands, instance) = with_room_for(version, 2).await;
         // Four requests fail at once where they went first.
         let mut clients = Vec::new();
         let mut first = Vec::new();
@@ -315,10 +321,7 @@ async fn no_more_than_a_share_of_the_traffic_is_retries() {
 #[tokio::test]
 async fn those_that_fail_at_once_have_their_turn_one_after_the_other_within_the_budget() {
     for version in Version::each() {
-        let stands = [Stand::new().await, Stand::new().await];
-        let addresses = stands.each_ref().map(|stand| stand.address);
-        let pool = "retry_on = [\"reset\"]\nretry_budget = { percent = 0, min = 1 }";
-        let (instance, _) = over(version, &addresses, pool).await;
+        let (stands, instance) = with_room_for(version, 1).await;
         let asked = async || tokio::select! { (server, _) = stands[0].asked() => server, (server, _) = stands[1].asked() => server };
         let mut clients = Vec::new();
         let mut first = Vec::new();
