@@ -36,7 +36,7 @@ use crate::snapshot::{Published, Snapshot};
 use crate::task::Tasks;
 use crate::units::Name;
 use crate::worker::{Equipment, Worker};
-pub use discovered::{Key as SourceKey, Known, Taken, sources as sources_of, take};
+pub use discovered::{Key as SourceKey, Known, Taken, sources as sources_of, take as take_answer};
 pub use drains::{Change as DutyChange, changes as duty_changes};
 pub use outliers::Outliers;
 pub use primaries::{Deposed, Primaries};

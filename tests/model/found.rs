@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use fastrand::Rng;
-use portreeve::app::{SourceKey, sources_of, take};
+use portreeve::app::{SourceKey, sources_of, take_answer};
 use portreeve::config::model::Model;
 use portreeve::discovery::{Content, Format};
 use portreeve::snapshot::Snapshot;
@@ -75,11 +75,11 @@ impl Life {
         let (answer, text) = any_answer(self.answers.get(pool), &mut self.random);
         if self.random.u8(..8) == 0 {
             let broken = text.replacen('[', "{", 1);
-            assert!(take(Content::List(broken.into_bytes(), Format::Toml), discover).is_err());
-            assert_eq!(take(Content::Same, discover), Ok(None));
+            assert!(take_answer(Content::List(broken.into_bytes(), Format::Toml), discover).is_err());
+            assert_eq!(take_answer(Content::Same, discover), Ok(None));
             return self.follows_the_answers();
         }
-        let taken = take(Content::List(text.clone().into_bytes(), Format::Toml), discover);
+        let taken = take_answer(Content::List(text.clone().into_bytes(), Format::Toml), discover);
         let taken = taken.unwrap_or_else(|why| panic!("{why}\n{text}")).unwrap();
         let heeded = heeded(answer, source);
         assert_eq!(taken.is_usable(discover), heeded.is_some(), "{text}");
