@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use portreeve::ending::Reason;
 
-use crate::stage::http::{Recorder, Stand, Wire, get, next_request, ok, serving};
+use crate::stage::http::{Client, Recorder, Stand, Wire, get, next_request, ok, serving};
 use crate::stage::http2::Version;
 use crate::stage::speaker::Speaker;
 use crate::stage::{ClosedPort, Instance};
@@ -339,6 +339,27 @@ async fn those_that_fail_at_once_have_their_turn_one_after_the_other_within_the_
             assert_eq!(client.response().await.text(), "again");
         }
     }
+}
+
+#[tokio::test]
+async fn who_leaves_while_others_have_their_turn_is_not_sent_again() {
+    let (stands, instance) = with_room_for(Version::One, 1).await;
+    let asked = async || tokio::select! { (server, _) = stands[0].asked() => server, (server, _) = stands[1].asked() => server };
+    let (mut stays, mut leaves) = (Client::of(&instance).await, Client::of(&instance).await);
+    stays.get("/x", "").await;
+    let first = asked().await;
+    leaves.get("/x", "").await;
+    let second = asked().await;
+    first.reset();
+    let mut again = asked().await;
+    second.reset();
+    drop(leaves);
+    instance.ended(Reason::ClientClosed, 1).await;
+    again.send(ok("again")).await;
+    assert_eq!(stays.response().await.text(), "again");
+    stays.get("/next", "").await;
+    asked().await.send(ok("next")).await;
+    assert_eq!(stays.response().await.text(), "next", "nobody else was under way");
 }
 
 #[tokio::test]

@@ -160,11 +160,16 @@ impl Job<'_> {
         if self.client.is_nobody() {
             return Err(Stop::Server(Reason::NoServer));
         }
-        let Self { client, recall, .. } = self;
         let none = Tried::new();
+        self.while_wanted(turn.wait(&none, bounds.expires)).await?.map_err(Stop::Server)
+    }
+
+    /// Waits for something for as long as the client does, and the connection is not called back.
+    async fn while_wanted<T>(&mut self, something: impl Future<Output = T>) -> Result<T, Stop> {
+        let Self { client, recall, .. } = self;
         let gone = poll_fn(|cx| client.poll_gone(cx));
         tokio::select! {
-            waited = turn.wait(&none, bounds.expires) => waited.map_err(Stop::Server),
+            done = something => Ok(done),
             gone = gone => Err(Stop::Client(match gone {
                 Gone::Reset => Reason::ClientReset,
                 Gone::Closed => Reason::ClientClosed,
@@ -218,7 +223,13 @@ impl Job<'_> {
                             None => {
                                 let soon = Instant::now() + BUDGET_PATIENCE;
                                 let until = errand.bounds.expires.map_or(soon, |expires| expires.min(soon));
-                                Box::pin(pool.pool.may_retry_by(until)).await
+                                match Box::pin(self.while_wanted(pool.pool.may_retry_by(until))).await {
+                                    Ok(granted) => granted,
+                                    Err(stop) => {
+                                        self.record.close(stop.reason());
+                                        return Finish::Aborted(stop.reason());
+                                    }
+                                }
                             }
                         };
                         if retrying.is_none() {
