@@ -140,7 +140,7 @@ fn pair() -> (TcpStream, TcpStream) {
 
 fn stream(socket: TcpStream) -> Stream {
     socket.set_nonblocking(true).unwrap();
-    Stream::new(OwnedFd::from(socket)).unwrap()
+    Stream::new(OwnedFd::from(socket))
 }
 
 fn request(work: Work, mut socket: TcpStream) {

@@ -73,7 +73,7 @@ pub async fn dial(
     timeout: Duration,
     first: First,
 ) -> Result<Stream, DialError> {
-    let mut stream = begin(to, source, first).and_then(Stream::new).map_err(DialError::new)?;
+    let mut stream = begin(to, source, first).map(Stream::new).map_err(DialError::new)?;
     match tokio::time::timeout(timeout, stream.connected()).await {
         Ok(Ok(())) if is_connected_to_itself(&stream, to) => Err(DialError::new(Errno::CONNREFUSED.into())),
         Ok(Ok(())) => Ok(stream),

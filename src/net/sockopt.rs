@@ -6,7 +6,8 @@
 )]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::OnceLock;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -15,6 +16,46 @@ use tokio::io::unix::AsyncFd;
 pub(super) fn watch(descriptor: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` owns an open descriptor, returns the same one on every call and keeps it open until it is dropped.
     Ok(unsafe { AsyncFd::register_with_interest(descriptor, interest) }?)
+}
+
+/// A descriptor that the runtime watches from when somebody first waits for it. One that nobody waits for costs no calls.
+#[derive(Debug)]
+pub(super) struct Watched {
+    // Dropped in this order: the runtime lets go of the descriptor before it is closed.
+    watch: OnceLock<AsyncFd<RawFd>>,
+    descriptor: OwnedFd,
+}
+
+impl Watched {
+    pub(super) const fn new(descriptor: OwnedFd) -> Self {
+        Self { watch: OnceLock::new(), descriptor }
+    }
+
+    /// What the runtime knows of it, which is nothing yet if this is the first time.
+    ///
+    /// # Errors
+    /// When the runtime cannot watch the descriptor.
+    pub(super) fn watch(&self) -> io::Result<&AsyncFd<RawFd>> {
+        if let Some(watch) = self.watch.get() {
+            return Ok(watch);
+        }
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        // SAFETY: the descriptor is open until it is dropped, which is after the watch: neither can be taken out of here, and
+        // fields are dropped in the order in which they are declared. A `RawFd` returns itself on every call.
+        let watch = unsafe { AsyncFd::register_with_interest(self.descriptor.as_raw_fd(), interest) }?;
+        Ok(self.watch.get_or_init(|| watch))
+    }
+
+    /// Whether the runtime watches it.
+    pub(super) fn is_watched(&self) -> bool {
+        self.watch.get().is_some()
+    }
+}
+
+impl AsFd for Watched {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
 }
 
 /// Leaves the choice of the local port to `connect`, so that one port serves many destinations at once

@@ -5,21 +5,21 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::task::{Context, Poll, ready};
 
 use rustix::io::Errno;
 use rustix::net::sockopt::{set_socket_linger, set_tcp_nodelay, socket_error};
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::io::unix::AsyncFdReadyGuard;
 
-use super::sockopt;
+use super::sockopt::Watched;
 
-/// A connected stream socket, registered with the runtime of the worker that owns it.
+/// A connected stream socket. The runtime of the worker that owns it watches it from the first time that somebody waits for
+/// it.
 #[derive(Debug)]
 pub struct Stream {
-    socket: AsyncFd<OwnedFd>,
+    socket: Watched,
     /// Whether a reset was met while connecting. The kernel reports it once only: what reads as an end is none.
     reset: bool,
     /// Whether to close with a reset.
@@ -37,15 +37,23 @@ pub struct Read {
 
 impl Stream {
     /// Takes a connected, non-blocking socket.
-    ///
-    /// # Errors
-    /// When the runtime cannot watch the descriptor.
-    pub fn new(socket: OwnedFd) -> io::Result<Self> {
-        sockopt::watch(socket, Interest::READABLE | Interest::WRITABLE).map(|socket| Self {
-            socket,
-            reset: false,
-            abandoned: false,
-        })
+    #[must_use]
+    pub const fn new(socket: OwnedFd) -> Self {
+        Self { socket: Watched::new(socket), reset: false, abandoned: false }
+    }
+
+    /// Whether anybody has waited for it. Until then its worker does not hear what the other side does.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        self.socket.is_watched()
+    }
+
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<AsyncFdReadyGuard<'_, RawFd>>> {
+        self.socket.watch()?.poll_read_ready(cx)
+    }
+
+    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<AsyncFdReadyGuard<'_, RawFd>>> {
+        self.socket.watch()?.poll_write_ready(cx)
     }
 
     /// Reads once the kernel says that there is something to read.
@@ -67,7 +75,7 @@ impl Stream {
         full: usize,
     ) -> Poll<Result<Read, Errno>> {
         loop {
-            let mut guard = ready!(self.socket.poll_read_ready(cx)).map_err(errno_of)?;
+            let mut guard = ready!(self.poll_read_ready(cx)).map_err(errno_of)?;
             let closed = guard.ready().is_read_closed();
             match read(self.socket.as_fd()) {
                 Ok(0) if self.reset => return Poll::Ready(Err(Errno::CONNRESET)),
@@ -114,7 +122,7 @@ impl Stream {
             done => return Poll::Ready(done),
         }
         loop {
-            let mut guard = ready!(self.socket.poll_write_ready(cx)).map_err(errno_of)?;
+            let mut guard = ready!(self.poll_write_ready(cx)).map_err(errno_of)?;
             match write(self.socket.as_fd()) {
                 Err(Errno::AGAIN) if guard.ready().is_write_closed() => return Poll::Ready(Err(Errno::PIPE)),
                 Err(Errno::AGAIN) => guard.clear_ready(),
@@ -128,7 +136,7 @@ impl Stream {
     /// woken when it does. The error is told once.
     pub fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<Errno> {
         loop {
-            let Ok(mut guard) = ready!(self.socket.poll_write_ready(cx)) else {
+            let Ok(mut guard) = ready!(self.poll_write_ready(cx)) else {
                 return Poll::Pending;
             };
             if guard.ready().is_write_closed() {
@@ -146,7 +154,7 @@ impl Stream {
     /// Waits until a connection attempt is over and returns how it went (connect(2), `EINPROGRESS`). A server that accepted
     /// and sent a reset since has connected: what it sent before can still be read, and then the reset.
     pub(super) async fn connected(&mut self) -> io::Result<()> {
-        let guard = self.socket.writable().await?;
+        let guard = self.socket.watch()?.writable().await?;
         // A socket that failed is reported as closed for writing; one that is merely writable has connected, and
         // needs no further question.
         if !guard.ready().is_write_closed() {
@@ -188,12 +196,12 @@ impl Stream {
 
     /// Whether there is something to read, be it the end; if not, the task is woken when there is.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.socket.poll_read_ready(cx).map(|_| ())
+        self.poll_read_ready(cx).map(|_| ())
     }
 
     /// Waits until the other side has closed, for one who does not read just now. Not noticed while bytes wait to be read.
     pub fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<()> {
-        match ready!(self.socket.poll_read_ready(cx)) {
+        match ready!(self.poll_read_ready(cx)) {
             Ok(guard) if !guard.ready().is_read_closed() => Poll::Pending,
             Ok(_) | Err(_) => Poll::Ready(()),
         }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::connect::{connect, header};
 use super::ends::{ClientEnd, ServerEnd};
 use super::http::{self, Terms};
-use super::intake::{Arrived, arrive, may_yet_announce, no_longer_than};
+use super::intake::{Arrived, arrive, arrive_at_once, may_yet_announce, no_longer_than};
 use super::live::Entry;
 use super::record::Record;
 use super::witness::Witness;
@@ -99,12 +99,35 @@ impl Drop for Place {
     }
 }
 
-/// Serves a connection to its end, on the worker that carries it.
-pub fn serve(desk: Rc<Desk>, admitted: Admitted) -> impl Future<Output = ()> {
+/// Serves a connection to its end in a task of its own, on the worker that carries it.
+pub(super) fn begin(desk: &Rc<Desk>, admitted: Admitted) {
     let Admitted { socket, client, accepted, listener, snapshot, place } = admitted;
     // Not only once the task runs: whoever is let in can be called back.
-    let live = desk.live.enter(&desk, Arc::clone(&place.listener));
-    let mut record = Record::open(desk, place, client, accepted);
+    let live = desk.live.enter(desk, Arc::clone(&place.listener));
+    let mut record = Record::open(Rc::clone(desk), place, client, accepted);
+    let socket = Stream::new(socket);
+    // What is to be heard out first has a task for that; requests are waited for in the one that serves them.
+    if let Some(in_effect) = snapshot.listener(&listener)
+        && let Some(settings) = &in_effect.http
+        && in_effect.hears_out_nobody()
+    {
+        let terms = Terms::of(in_effect, settings, accepted);
+        match arrive_at_once(&record, socket) {
+            Ok(arrived) => Serving { arrived, listener, terms, live }.spawn(record),
+            Err(reason) => record.close(reason),
+        }
+        return;
+    }
+    desk.tasks.spawn_local("connection", serve(record, live, socket, listener, snapshot));
+}
+
+fn serve(
+    mut record: Record,
+    live: Entry,
+    socket: Stream,
+    listener: Name,
+    snapshot: Arc<Snapshot>,
+) -> impl Future<Output = ()> {
     // Setting up needs much that the connection does not need later: it has a box of its own, so that the task of an
     // established connection is small.
     let setting_up = Box::pin(async move {
@@ -128,7 +151,7 @@ enum Established {
     /// There is a server at its other end.
     Relay(Relayed),
     /// Each of its requests is sent on its own.
-    Http(Box<Serving>),
+    Http(Serving),
 }
 
 /// A connection whose requests are served.
@@ -141,8 +164,8 @@ struct Serving {
 }
 
 impl Serving {
-    fn spawn(self: Box<Self>, record: Record) {
-        let Self { arrived, listener, terms, live } = *self;
+    fn spawn(self, record: Record) {
+        let Self { arrived, listener, terms, live } = self;
         let desk = Rc::clone(&record.desk);
         desk.tasks.spawn_local("connection", http::serve(record, live, arrived, listener, terms));
     }
@@ -172,11 +195,10 @@ struct Judged {
 async fn set_up(
     record: &mut Record,
     live: Entry,
-    socket: OwnedFd,
+    client: Stream,
     listener: &Name,
     snapshot: &Arc<Snapshot>,
 ) -> Result<Established, Reason> {
-    let client = Stream::new(socket).map_err(|_no_event_queue| Reason::Internal)?;
     let name = listener;
     let Some(listener) = snapshot.listener(name) else {
         client.reset();
@@ -189,9 +211,11 @@ async fn set_up(
             arrived = arrive(record, client, listener) => arrived?,
             () = live.recall.due() => return Err(live.recalled_for().unwrap_or(Reason::Internal)),
         };
-        record.more().asked_for.clone_from(&arrived.asked_for);
+        if arrived.asked_for.is_some() {
+            record.more().asked_for.clone_from(&arrived.asked_for);
+        }
         let terms = Terms::of(listener, settings, record.accepted());
-        return Ok(Established::Http(Box::new(Serving { arrived, listener: name.clone(), terms, live })));
+        return Ok(Established::Http(Serving { arrived, listener: name.clone(), terms, live }));
     }
     let found = tokio::select! {
         found = find_server(record, client, listener, snapshot) => found?,

@@ -36,6 +36,16 @@ impl Arrived {
     }
 }
 
+/// Takes a client that has nothing to say of itself first, see [`Listener::hears_out_nobody`], with what it has sent by now.
+///
+/// # Errors
+/// Why it goes no further. The connection is closed with a reset.
+pub(super) fn arrive_at_once(record: &Record, mut socket: Stream) -> Result<Arrived, Reason> {
+    socket.set_abandoned(true);
+    let early = record.desk.scratch.read_early(&socket).map_err(reasons::of_read)?;
+    Ok(Arrived::plain(socket, early))
+}
+
 /// Lets a client say what it has to, within the listener's handshake timeout. One that has nothing to say first is not
 /// waited for.
 ///

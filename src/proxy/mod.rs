@@ -24,7 +24,7 @@ use crate::snapshot::Published;
 use crate::task::Tasks;
 use crate::tls::Turns;
 
-pub use connection::{Admitted, Place, serve};
+pub use connection::{Admitted, Place};
 pub use live::{Live, LiveConnections, Target};
 
 /// What all connections of a worker share.
@@ -110,7 +110,7 @@ impl Desk {
 
     /// Serves an admitted connection in a task of its own.
     pub fn spawn(self: &Rc<Self>, admitted: Admitted) {
-        self.tasks.spawn_local("connection", serve(Rc::clone(self), admitted));
+        connection::begin(self, admitted);
     }
 }
 

@@ -104,9 +104,9 @@ impl Record {
         self.more.get_or_insert_default()
     }
 
-    /// What else is known of it is known elsewhere.
-    pub(super) fn forget_more(&mut self) {
-        self.more = None;
+    /// Takes out what else is known of it, which is to be known elsewhere.
+    pub(super) fn take_more(&mut self) -> More {
+        self.more.take().map_or_else(More::default, |more| *more)
     }
 
     /// Something failed; these words say more of it than a reason can. Nobody hears them where there is no access log.

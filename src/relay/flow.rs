@@ -33,12 +33,12 @@ pub(super) struct Flow {
     direction: Direction,
     /// Bytes that were read and not taken yet; boxed, since most connections never have any.
     kept: Option<Box<Kept>>,
-    /// The pipe, while this direction is spliced.
+    /// Whether this direction is spliced, as long as there is a pipe for it.
+    splices: bool,
+    /// The pipe, while bytes go through it. One that waits for bytes has none.
     pipe: Option<Pipe>,
     /// How many bytes wait in the pipe.
     piped: usize,
-    /// Whether to copy again once the pipe is empty, since splices have brought little for a while.
-    leave_pipe: bool,
     delivered: u64,
     /// Reads in a row that filled the buffer, or splices in a row that brought little.
     streak: u8,
@@ -79,9 +79,9 @@ impl Flow {
         Self {
             direction,
             kept: (!bytes.is_empty()).then(|| Box::new(Kept { bytes, taken: 0, ours })),
+            splices: false,
             pipe: None,
             piped: 0,
-            leave_pipe: false,
             delivered: 0,
             streak: 0,
             progress: Progress::Open,
@@ -199,10 +199,10 @@ impl Flow {
             self.progress = Progress::AtEnd;
             return Poll::Ready(Ok(()));
         }
-        if self.leave_pipe {
-            self.leave_pipe = false;
-            self.streak = 0;
+        if !self.splices {
             self.release(scratch);
+        } else if self.pipe.is_none() {
+            self.pipe = scratch.take_pipe();
         }
         if self.pipe.is_some() {
             self.poll_splice(cx, reader, scratch)
@@ -265,7 +265,7 @@ impl Flow {
             if self.streak >= FULL_READS {
                 self.streak = 0;
                 if reader.plain().is_some() && writer.plain().is_some() {
-                    self.pipe = scratch.take_pipe();
+                    self.splices = true;
                 }
             }
             Poll::Ready(Ok(()))
@@ -307,7 +307,7 @@ impl Flow {
         Ok(())
     }
 
-    /// Moves bytes from the reader's socket into the pipe; when there are none, or few for a while, gives the pipe back.
+    /// Moves bytes from the reader's socket into the pipe; when there are none, gives the pipe back until there are.
     fn poll_splice(
         &mut self,
         cx: &mut Context<'_>,
@@ -336,7 +336,10 @@ impl Flow {
                     return Poll::Ready(self.end());
                 }
                 self.streak = if read.bytes < SMALL { self.streak.saturating_add(1) } else { 0 };
-                self.leave_pipe = self.streak >= SMALL_SPLICES;
+                if self.streak >= SMALL_SPLICES {
+                    self.streak = 0;
+                    self.splices = false;
+                }
                 Poll::Ready(Ok(()))
             }
         }

@@ -102,6 +102,12 @@ impl Listener {
         self.pool.is_some() || self.routes.find(server_name, offers).is_some()
     }
 
+    /// Whether clients have nothing to say before what is meant for servers: no PROXY header, no ClientHello.
+    #[must_use]
+    pub const fn hears_out_nobody(&self) -> bool {
+        matches!(self.front, Front::Plain) && self.proxy_protocol.is_none()
+    }
+
     /// When a connection that was accepted at `accepted` is too old, if it ever is: give or take a tenth, so that
     /// connections that were made together are not made anew together.
     #[must_use]

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use crate::message::forwarded::Forwarding;
 use crate::message::request::Request;
 use crate::message::response::Response;
-use crate::relay::{Broken, Then, Wire};
+use crate::relay::{Broken, Scratch, Then, Wire};
 
 /// Heads and buffers that are used again for the next request of the worker.
 #[derive(Debug, Default)]
@@ -69,6 +69,10 @@ fn put<T>(shelf: &RefCell<Vec<T>>, thing: T) {
     }
 }
 
+/// How much is read at once while a head is expected. What comes behind it has to be copied aside, which is not to happen to
+/// much of a large body.
+const HEAD: usize = 16 * 1024;
+
 /// What has arrived and was not asked for yet.
 #[derive(Debug)]
 pub(super) struct Inbound {
@@ -124,6 +128,25 @@ impl Inbound {
         rest.drain(..self.taken.min(rest.len()));
         self.taken = 0;
         rest
+    }
+
+    /// Reads of a head what there is: all that waits here, or some of what the wire has. No bytes mean the end of the stream.
+    /// Says as well whether the wire has more.
+    pub(super) fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        wire: &mut impl Wire,
+        scratch: &Scratch,
+        take: impl FnOnce(&[u8]),
+    ) -> Poll<Result<(usize, bool), Broken>> {
+        scratch.with_buffer(|buffer| {
+            let waits = !self.is_empty();
+            let room = if waits { buffer.len() } else { HEAD.min(buffer.len()) };
+            let (buffer, _) = buffer.split_at_mut(room);
+            let read = ready!(self.poll_read(cx, wire, buffer))?;
+            take(buffer.get(..read).unwrap_or_default());
+            Poll::Ready(Ok((read, !waits && read == room)))
+        })
     }
 
     /// Reads what there is; no bytes mean the end of the stream.
@@ -208,12 +231,18 @@ impl Outbound {
         }
     }
 
-    /// Sends bytes behind all that was written before; what the kernel does not take waits. `last` says that nothing
-    /// follows for now.
-    pub(super) fn send(&mut self, cx: &mut Context<'_>, wire: &mut impl Wire, bytes: &[u8]) -> Result<(), Broken> {
+    /// Sends bytes behind all that was written before; what the kernel does not take waits. With `last`, the end of the
+    /// connection follows at once and may leave with them.
+    pub(super) fn send(
+        &mut self,
+        cx: &mut Context<'_>,
+        wire: &mut impl Wire,
+        bytes: &[u8],
+        last: bool,
+    ) -> Result<(), Broken> {
         let mut bytes = bytes;
         if self.is_empty() {
-            match wire.poll_write(cx, bytes, false) {
+            match wire.poll_write(cx, bytes, last) {
                 Poll::Ready(Ok(sent)) => bytes = bytes.get(sent..).unwrap_or_default(),
                 Poll::Ready(Err(broken)) => return Err(broken),
                 Poll::Pending => {}
@@ -225,16 +254,21 @@ impl Outbound {
             self.sent = 0;
         }
         self.pending.extend_from_slice(bytes);
-        match self.poll_flush(cx, wire) {
+        match self.poll_flush(cx, wire, last) {
             Poll::Ready(Err(broken)) => Err(broken),
             Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
         }
     }
 
-    /// Waits until the kernel has taken all that was written.
-    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>, wire: &mut impl Wire) -> Poll<Result<(), Broken>> {
+    /// Waits until the kernel has taken all that was written; `last` as for [`Outbound::send`].
+    pub(super) fn poll_flush(
+        &mut self,
+        cx: &mut Context<'_>,
+        wire: &mut impl Wire,
+        last: bool,
+    ) -> Poll<Result<(), Broken>> {
         while let Some(rest) = self.pending.get(self.sent..).filter(|rest| !rest.is_empty()) {
-            self.sent += ready!(wire.poll_write(cx, rest, false))?;
+            self.sent += ready!(wire.poll_write(cx, rest, last))?;
         }
         self.pending.clear();
         self.sent = 0;

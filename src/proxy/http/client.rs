@@ -70,18 +70,15 @@ impl Http1Client {
         }
     }
 
-    /// Reads what there is to `take`; no bytes mean the end.
+    /// Reads what there is of a head to `take`; no bytes mean the end.
     pub(super) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
         scratch: &Scratch,
         take: impl FnOnce(&[u8]),
     ) -> Poll<Result<usize, Broken>> {
-        scratch.with_buffer(|buffer| {
-            let read = ready!(self.inbound.poll_read(cx, &mut self.end, buffer))?;
-            take(buffer.get(..read).unwrap_or_default());
-            Poll::Ready(Ok(read))
-        })
+        let Self { end, inbound, .. } = self;
+        inbound.poll_head(cx, end, scratch, take).map_ok(|(read, _)| read)
     }
 
     /// Reads more of the request's body.
@@ -132,15 +129,21 @@ impl Http1Client {
         }
     }
 
-    /// Sends a piece of the response's body.
+    /// Sends a piece of the response's body. The end of the connection leaves with the last one, if it follows.
     pub(super) fn send(&mut self, cx: &mut Context<'_>, piece: Outgoing<'_>) -> Result<(), Broken> {
-        let Self { end: wire, outbound, chunks, .. } = self;
-        send_piece(cx, wire, outbound, piece, *chunks)
+        let Self { end: wire, outbound, chunks, persists, .. } = self;
+        let last = piece.last && !*persists;
+        send_piece(cx, wire, outbound, piece, *chunks, last)
     }
 
     /// Whether bytes of the response's body can go out inside the kernel.
     pub(super) fn splices(&self) -> bool {
         !self.chunks && self.end.plain().is_some()
+    }
+
+    /// Whether its leaving could be noticed without asking the system to watch it.
+    pub(super) fn is_watched(&self) -> bool {
+        self.end.socket().is_watched()
     }
 
     /// Notices that the client has left while nothing is read from it: by a reset, or by an end where no further request

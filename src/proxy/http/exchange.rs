@@ -33,8 +33,12 @@ const MOST_INFORMATIONAL: u8 = 100;
 const TURN: usize = 1024 * 1024;
 /// A read of so much says that there is more.
 const FULL: usize = 60 * 1024;
+/// An exchange that is over before was a short one.
+const SHORT: Duration = Duration::from_millis(5);
 /// What is still to come of a body is spliced if it is no less than this: under it, a copy is cheaper.
 const LARGE: u64 = 128 * 1024;
+/// A splice that brings less than this would have been cheaper as a copy.
+const SMALL: usize = 16 * 1024;
 
 /// What a request may take.
 #[derive(Clone, Copy, Debug)]
@@ -127,6 +131,8 @@ pub(super) struct Exchange<'a, 'c> {
     bodiless: bool,
     /// Whether the response was read to its end.
     answered: bool,
+    /// Whether what is left of the response's body is spliced, as long as there is a pipe for it.
+    splices: bool,
     /// Whether the heads are still here, so that they can go with the first bytes of the bodies.
     up_begins: bool,
     down_begins: bool,
@@ -167,6 +173,7 @@ impl<'a, 'c> Exchange<'a, 'c> {
             bodiless: uploaded,
             informed: 0,
             answered: false,
+            splices: false,
             up_begins: true,
             down_begins: true,
             moved: now,
@@ -241,8 +248,8 @@ impl<'a, 'c> Exchange<'a, 'c> {
                     return Poll::Ready(Arrived::Stopped(Stop::Server(of_no_head(no_head))));
                 }
             }
-            if let Poll::Ready(gone) = self.client.poll_gone(cx) {
-                return Poll::Ready(Arrived::Stopped(Stop::Client(of_gone(gone))));
+            if let Poll::Ready(gone) = self.poll_gone(cx, timer) {
+                return Poll::Ready(Arrived::Stopped(Stop::Client(gone)));
             }
             let (deadline, stop) = self.deadline_of_head();
             if matches!(stop, Stop::Server(_)) {
@@ -270,11 +277,20 @@ impl<'a, 'c> Exchange<'a, 'c> {
             Err(stop) => return Poll::Ready(Err(stop)),
         }
         // Whoever takes nothing and says nothing may have left.
-        if let Poll::Ready(gone) = self.client.poll_gone(cx) {
-            return Poll::Ready(Err(Stop::Client(of_gone(gone))));
+        if let Poll::Ready(gone) = self.poll_gone(cx, timer) {
+            return Poll::Ready(Err(Stop::Client(gone)));
         }
         let deadline = self.moved + self.bounds.idle;
         self.poll_deadlines(cx, timer, deadline, Stop::Ours(Reason::IdleTimeout)).map(Err)
+    }
+
+    /// Notices that the client has left. To have the system watch a connection costs more than a short exchange with a client
+    /// that stays: one that nobody has waited for yet is watched only when the exchange lasts.
+    fn poll_gone(&mut self, cx: &mut Context<'_>, timer: &mut Timer) -> Poll<Reason> {
+        if !self.client.is_watched() {
+            ready!(timer.poll(cx, self.began + SHORT));
+        }
+        self.client.poll_gone(cx).map(of_gone)
     }
 
     /// Moves what can be moved of the request's body.
@@ -365,6 +381,9 @@ impl<'a, 'c> Exchange<'a, 'c> {
                     return Poll::Ready(Ok(()));
                 }
             }
+            if self.splices && conduit.is_none() {
+                *conduit = Conduit::lend(self.scratch);
+            }
             if conduit.is_some() {
                 let bytes = ready!(self.poll_splice(cx, conduit))?;
                 meter.moved(Direction::Down, bytes);
@@ -406,8 +425,12 @@ impl<'a, 'c> Exchange<'a, 'c> {
             meter.moved(Direction::Down, bytes);
             if end {
                 self.answered = true;
-            } else if bytes >= FULL && encoding.is_none() && self.server.splices(LARGE) && self.client.splices() {
-                *conduit = Conduit::lend(self.scratch);
+            } else if (bytes >= FULL || began && self.server.flows())
+                && encoding.is_none()
+                && self.server.splices(LARGE)
+                && self.client.splices()
+            {
+                self.splices = true;
             }
             turn += bytes;
             if turn >= TURN && !end {
@@ -417,8 +440,7 @@ impl<'a, 'c> Exchange<'a, 'c> {
         }
     }
 
-    /// Moves more of a large body inside the kernel. Returns how much, and puts the pipe away when there is no more to move
-    /// for now.
+    /// Moves more of a large body inside the kernel. Returns how much, and puts the pipe away until there is more to move.
     fn poll_splice(&mut self, cx: &mut Context<'_>, conduit: &mut Option<Conduit<'a>>) -> Poll<Result<usize, Stop>> {
         let Self { client, server, .. } = self;
         let (Some(pipe), Client::Http1(client), Server::Http1(server)) = (conduit.as_mut(), &mut **client, server)
@@ -433,9 +455,10 @@ impl<'a, 'c> Exchange<'a, 'c> {
         let broken = |errno| Stop::Client(of_client_broken(Broken::System(errno)));
         ready!(pipe.poll_drain(cx, to)).map_err(broken)?;
         let left = server.body.left();
-        if left == 0 {
+        self.answered = left == 0;
+        if self.answered || !self.splices {
             *conduit = None;
-            self.answered = true;
+            self.splices = false;
             return Poll::Ready(Ok(0));
         }
         let taken = match pipe.poll_fill(cx, from, usize::try_from(left).unwrap_or(usize::MAX)) {
@@ -448,6 +471,7 @@ impl<'a, 'c> Exchange<'a, 'c> {
             Poll::Ready(Ok(0)) => return Poll::Ready(Err(Stop::Server(SERVER.of_fault(BodyFault::Cut)))),
             Poll::Ready(Ok(taken)) => taken,
         };
+        self.splices = taken >= SMALL;
         server.body.passed(taken as u64);
         self.down += taken as u64;
         self.moved = Instant::now();

@@ -139,9 +139,8 @@ pub(super) fn serve(
             ClientEnd::Tls(_) => "https",
         },
         destination,
-        more: std::mem::take(record.more()),
+        more: record.take_more(),
     });
-    record.forget_more();
     let accepted = record.accepted();
     let is_http2 = protocols.iter().any(|protocol| **protocol == *b"h2");
     let mut connection = Connection {
@@ -307,7 +306,7 @@ impl Connection {
     /// sent last.
     async fn close(&mut self, reason: Reason) -> Reason {
         let client = &mut self.client;
-        let flushed = poll_fn(|cx| client.outbound.poll_flush(cx, &mut client.end));
+        let flushed = poll_fn(|cx| client.outbound.poll_flush(cx, &mut client.end, true));
         if !matches!(tokio::time::timeout(LINGER_TIME, flushed).await, Ok(Ok(()))) {
             client.end.set_abandoned(true);
             return reason;
@@ -386,7 +385,7 @@ impl Connection {
             return Ok(());
         }
         let Http1Client { end, outbound, .. } = &mut self.client;
-        let flushed = poll_fn(|cx| outbound.poll_flush(cx, end));
+        let flushed = poll_fn(|cx| outbound.poll_flush(cx, end, false));
         match tokio::time::timeout(request::PATIENCE, flushed).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(broken)) => Err(of_client_broken(broken)),

@@ -24,6 +24,8 @@ pub(super) struct Http1Server {
     pub(super) body: Body,
     /// Whether the request's body goes out in chunks.
     chunks: bool,
+    /// Whether more than the head's read had room for is there.
+    flows: bool,
     /// Whether all of the request was handed to this connection.
     pub(super) is_sent: bool,
     /// When it was made.
@@ -53,6 +55,7 @@ impl Http1Server {
             outbound: Outbound::default(),
             body: Body::Over,
             chunks: false,
+            flows: false,
             is_sent: false,
             made: Instant::now(),
             requests: 0,
@@ -71,7 +74,7 @@ impl Http1Server {
     pub(super) fn send(&mut self, cx: &mut Context<'_>, piece: Outgoing<'_>) -> Result<(), Broken> {
         self.is_sent |= piece.last;
         let Self { end: wire, outbound, chunks, .. } = self;
-        send_piece(cx, wire, outbound, piece, *chunks)
+        send_piece(cx, wire, outbound, piece, *chunks, false)
     }
 
     /// Waits for the head of the response.
@@ -84,12 +87,11 @@ impl Http1Server {
         to_head: bool,
     ) -> Poll<Result<(), NoHead>> {
         loop {
-            let read = scratch.with_buffer(|buffer| {
-                let read = ready!(self.inbound.poll_read(cx, &mut self.end, buffer)).map_err(NoHead::Broken)?;
-                response.arrived(buffer.get(..read).unwrap_or_default());
-                Poll::Ready(Ok(read))
-            });
-            if ready!(read)? == 0 {
+            let Self { end, inbound, .. } = self;
+            let read = inbound.poll_head(cx, end, scratch, |bytes| response.arrived(bytes));
+            let (read, flows) = ready!(read).map_err(NoHead::Broken)?;
+            self.flows = flows;
+            if read == 0 {
                 return Poll::Ready(Err(NoHead::Closed));
             }
             match response.parse(limits, to_head, self.inbound.rest()) {
@@ -112,6 +114,11 @@ impl Http1Server {
     ) -> Poll<Result<Piece, BodyFault>> {
         let Self { end, inbound, body, .. } = self;
         body.poll_read(cx, end, inbound, buffer, limits)
+    }
+
+    /// Whether more of the response is known to be there than came with its head.
+    pub(super) fn flows(&self) -> bool {
+        self.flows
     }
 
     /// Whether so much of the response's body is still to come, and can come inside the kernel.
@@ -152,13 +159,14 @@ impl Http1Server {
     }
 }
 
-/// Sends a piece of a body, as a chunk or as it is.
+/// Sends a piece of a body, as a chunk or as it is; `closes` says that the end of the connection follows at once.
 pub(super) fn send_piece(
     cx: &mut Context<'_>,
     wire: &mut impl Wire,
     outbound: &mut Outbound,
     piece: Outgoing<'_>,
     chunks: bool,
+    closes: bool,
 ) -> Result<(), Broken> {
     let Outgoing { buffer, place, last, trailers } = piece;
     let trailers = trailers.filter(|_| chunks && last);
@@ -169,10 +177,10 @@ pub(super) fn send_piece(
     };
     let bytes = buffer.get(start..end).unwrap_or_default();
     let Some(trailers) = trailers else {
-        return if bytes.is_empty() { Ok(()) } else { outbound.send(cx, wire, bytes) };
+        return if bytes.is_empty() { Ok(()) } else { outbound.send(cx, wire, bytes, closes) };
     };
     let mut tail = [bytes, b"0\r\n"].concat();
     super::forward::trailer_fields(trailers, &mut tail);
     tail.extend_from_slice(b"\r\n");
-    outbound.send(cx, wire, &tail)
+    outbound.send(cx, wire, &tail, closes)
 }

@@ -125,7 +125,7 @@ impl Client<'_> {
                 head.extend_from_slice(b"\r\n");
                 let Http1Client { end, outbound, .. } = &mut **client;
                 // That it is gone is met again by whoever reads or writes next.
-                let _later = outbound.poll_flush(cx, end);
+                let _later = outbound.poll_flush(cx, end, false);
             }
             Self::Http2(client) => client.inform(response),
             Self::Nobody(_) => {}
@@ -164,7 +164,7 @@ impl Client<'_> {
         match self {
             Self::Http1(client) => {
                 let Http1Client { end, outbound, .. } = &mut **client;
-                outbound.poll_flush(cx, end)
+                outbound.poll_flush(cx, end, false)
             }
             Self::Http2(client) => client.poll_ready(cx),
             Self::Nobody(_) => Poll::Ready(Ok(())),
@@ -188,6 +188,14 @@ impl Client<'_> {
         }
     }
 
+    /// Whether its leaving can be noticed at no cost.
+    pub(super) fn is_watched(&self) -> bool {
+        match self {
+            Self::Http1(client) => client.is_watched(),
+            Self::Http2(_) | Self::Nobody(_) => true,
+        }
+    }
+
     /// Notices that the client has left.
     pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
         match self {
@@ -204,7 +212,7 @@ impl Server {
         match self {
             Self::Http1(server) => {
                 let Http1Server { end, outbound, .. } = &mut **server;
-                outbound.poll_flush(cx, end)
+                outbound.poll_flush(cx, end, false)
             }
             Self::Http2(server) => server.sender.poll_ready(cx),
         }
@@ -215,6 +223,14 @@ impl Server {
         match self {
             Self::Http1(server) => !server.outbound.is_empty(),
             Self::Http2(server) => !server.sender.is_empty(),
+        }
+    }
+
+    /// Whether more of the response is known to be there than came with its head.
+    pub(super) fn flows(&self) -> bool {
+        match self {
+            Self::Http1(server) => server.flows(),
+            Self::Http2(_) => false,
         }
     }
 

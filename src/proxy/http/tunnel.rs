@@ -57,7 +57,7 @@ pub(super) async fn of_http1(
     }
     record.context.desk.requests.stash.return_response(response);
     let Http1Client { end, inbound, outbound, .. } = client;
-    let flushed = timeout(PATIENCE, poll_fn(|cx| outbound.poll_flush(cx, end))).await;
+    let flushed = timeout(PATIENCE, poll_fn(|cx| outbound.poll_flush(cx, end, false))).await;
     if let Err(reason) = flushed.map_or(Err(Reason::IdleTimeout), |flushed| flushed.map_err(of_client_broken)) {
         give_up(server);
         record.close(reason);

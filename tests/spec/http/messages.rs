@@ -1,10 +1,14 @@
 //! Kinds of messages: versions, methods and statuses without a body, lengths that are unknown, informational responses,
 //! several requests at once.
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::TcpStream;
+
 use super::{in_front_of, plain};
 use crate::stage::http::{Client, Recorder, Stand, get, next_request, ok};
 use crate::stage::http2::Version;
 use crate::stage::speaker::Speaker;
+use crate::stage::within;
 
 /// A body in two chunks, with a trailer.
 const CHUNKED: &str =
@@ -56,6 +60,22 @@ async fn a_client_of_http_1_0_gets_no_informational_response() {
     let mut client = Client::of(&instance).await;
     client.send("GET / HTTP/1.0\r\n\r\n").await;
     assert_eq!(client.response().await.text(), "ok");
+}
+
+#[tokio::test]
+async fn the_end_of_a_connection_comes_with_the_last_of_its_bytes() {
+    let server = Recorder::ok().await;
+    let instance = in_front_of(server.address()).await;
+    for path in ["/", "/ x"].repeat(20) {
+        let mut client = TcpStream::connect(instance.address("web")).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        client.write_all(request.as_bytes()).await.unwrap();
+        let ready = within("the response", client.ready(Interest::READABLE)).await.unwrap();
+        assert!(ready.is_read_closed(), "the system says both at once");
+        let mut response = String::new();
+        client.read_to_string(&mut response).await.unwrap();
+        assert!(response.starts_with(if path == "/" { "HTTP/1.1 200 " } else { "HTTP/1.1 400 " }), "{response}");
+    }
 }
 
 #[tokio::test]
