@@ -1,13 +1,14 @@
 //! Reading files that somebody else writes: whole, within a bound, and never waiting for a pipe; and hearing of changes.
 
+mod folders;
+
 use std::fs::{File, Metadata};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use notify::RecommendedWatcher;
-use notify::event::{AccessKind, AccessMode, EventKind};
+pub use folders::Folders;
 
 /// Reads a file of at most `most` bytes, and what the system says of it. Blocks on the disk.
 ///
@@ -46,27 +47,6 @@ impl Content {
         bytes.hash(&mut hasher);
         Self(hasher.finish())
     }
-}
-
-/// Calls `happened` whenever something changed in a folder that is watched; which folders are is for the caller to say.
-///
-/// Folders are to be watched and not files, since editors, configuration management and Kubernetes replace files rather
-/// than write to them.
-///
-/// # Errors
-/// When the system has no more to watch with.
-pub fn watcher(happened: impl Fn() + Send + 'static) -> notify::Result<RecommendedWatcher> {
-    notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // Our own reading is an event, too.
-        if !event.is_ok_and(|event| is_reading(event.kind)) {
-            happened();
-        }
-    })
-}
-
-/// Whether an event leaves every file as it was.
-fn is_reading(kind: EventKind) -> bool {
-    matches!(kind, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write))
 }
 
 /// The folder a file is in.

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -16,7 +15,7 @@ use super::discovered::{Key, Known, Taken, sources, take};
 use crate::admin::Standing;
 use crate::config::model::{Discover, Model, Server};
 use crate::discovery::{Asker, Source};
-use crate::disk;
+use crate::disk::{self, Folders};
 use crate::metrics::{Answered, Catalogue, DiscoveryMetrics};
 use crate::task::Tasks;
 use crate::units::Name;
@@ -51,7 +50,7 @@ pub(super) struct Sources {
     asking: Arc<Semaphore>,
     running: BTreeMap<Key, Running>,
     started: u64,
-    folders: Folders,
+    folders: Watching,
 }
 
 #[derive(Debug)]
@@ -82,7 +81,7 @@ impl Sources {
             asking: Arc::new(Semaphore::new(AT_ONCE)),
             running: BTreeMap::new(),
             started: 0,
-            folders: Folders::default(),
+            folders: Watching::default(),
         }
     }
 
@@ -125,7 +124,7 @@ impl Sources {
     /// keeps its last good answer until it has another.
     pub(super) fn follow(&mut self, model: &Model, primed: Primed) {
         let Primed(mut primed) = primed;
-        self.folders.follow(model);
+        self.folders.follow(model, &self.tasks);
         let mut wanted = HashSet::new();
         for (key, discover) in sources(model) {
             let is_first = wanted.insert(key.clone());
@@ -316,21 +315,20 @@ async fn settled(changes: Option<&mut watch::Receiver<()>>) {
 
 /// The folders of files that servers are found by.
 #[derive(Debug)]
-struct Folders {
+struct Watching {
     happened: watch::Sender<()>,
-    watcher: Option<RecommendedWatcher>,
-    watched: HashSet<PathBuf>,
+    folders: Option<Arc<Folders>>,
 }
 
-impl Default for Folders {
+impl Default for Watching {
     fn default() -> Self {
-        Self { happened: watch::Sender::new(()), watcher: None, watched: HashSet::new() }
+        Self { happened: watch::Sender::new(()), folders: None }
     }
 }
 
-impl Folders {
+impl Watching {
     /// Watches what the configuration asks for, and nothing else any more. What cannot be watched is read now and then.
-    fn follow(&mut self, model: &Model) {
+    fn follow(&mut self, model: &Model, tasks: &Tasks) {
         let wanted: HashSet<PathBuf> = sources(model)
             .filter(|_| model.watch)
             .filter_map(|(_, discover)| match &discover.source {
@@ -338,29 +336,35 @@ impl Folders {
                 Source::Dns(_) | Source::Http(_) => None,
             })
             .collect();
-        if self.watcher.is_none() && !wanted.is_empty() {
-            let happened = self.happened.clone();
-            match disk::watcher(move || happened.send_replace(())) {
-                Ok(watcher) => self.watcher = Some(watcher),
+        if self.folders.is_none() && !wanted.is_empty() {
+            match Folders::new() {
+                Ok(folders) => self.begin(folders, tasks),
                 Err(error) => tracing::warn!("changes of files with servers are not watched: {error}"),
             }
         }
-        let Some(watcher) = &mut self.watcher else { return };
-        for folder in self.watched.difference(&wanted) {
-            // It may be gone, and with it what there was to watch.
-            let _gone = watcher.unwatch(folder);
-        }
-        for folder in wanted.difference(&self.watched) {
-            if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive) {
-                tracing::warn!(folder = %folder.display(), "changes of files with servers are not watched: {error}");
-            }
-        }
-        self.watched = wanted;
+        let Some(folders) = &self.folders else { return };
+        folders.follow(&wanted, |folder, errno| {
+            tracing::warn!(folder = %folder.display(), "changes of files with servers are not watched: {errno}");
+        });
+    }
+
+    fn begin(&mut self, folders: Folders, tasks: &Tasks) {
+        let folders = Arc::new(folders);
+        self.folders = Some(Arc::clone(&folders));
+        let (happened, stop) = (self.happened.clone(), tasks.stopping().clone());
+        tasks.spawn("folders", async move {
+            let hearing = async {
+                while folders.changed().await.is_ok() {
+                    happened.send_replace(());
+                }
+            };
+            let _stopped = stop.run_until_cancelled(hearing).await;
+        });
     }
 
     /// Hears of changes in any of them, the first at once: a file may have changed before its folder was watched.
     fn changes(&self) -> Option<watch::Receiver<()>> {
-        let mut changes = self.watcher.as_ref().map(|_| self.happened.subscribe())?;
+        let mut changes = self.folders.as_ref().map(|_| self.happened.subscribe())?;
         changes.mark_changed();
         Some(changes)
     }

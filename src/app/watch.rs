@@ -6,12 +6,11 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::{mpsc, oneshot, watch as latest};
 
 use super::Command;
 use crate::config::model::Files;
-use crate::disk::{self, Content, folder};
+use crate::disk::{self, Content, Folders, folder};
 use crate::task::Tasks;
 
 /// How long the folders must be quiet before the files are read: several quick writes are one change.
@@ -30,16 +29,14 @@ pub(super) fn watch(
     commands: mpsc::WeakSender<Command>,
     tasks: &Tasks,
 ) {
-    // One waiting event is as good as many.
-    let (happened, events) = mpsc::channel(1);
-    match disk::watcher(move || _ = happened.try_send(())) {
-        Ok(watcher) => {
+    match Folders::new() {
+        Ok(folders) => {
             let stop = tasks.stopping().clone();
-            let watch = Watch { path: path.to_path_buf(), last: known, files, watcher, folders: HashSet::new() };
+            let watch = Watch { path: path.to_path_buf(), last: known, files, folders };
             tasks.spawn("watch", async move {
                 tokio::select! {
                     () = stop.cancelled() => {}
-                    () = watch.follow(events, commands) => {}
+                    () = watch.follow(commands) => {}
                 }
             });
         }
@@ -54,23 +51,23 @@ struct Watch {
     last: Option<Content>,
     /// The other files of that try, and what stood in them.
     files: latest::Receiver<Files>,
-    watcher: RecommendedWatcher,
-    /// Those that are watched, or that it was tried for.
-    folders: HashSet<PathBuf>,
+    folders: Folders,
 }
 
 impl Watch {
-    async fn follow(mut self, mut events: mpsc::Receiver<()>, commands: mpsc::WeakSender<Command>) {
+    async fn follow(mut self, commands: mpsc::WeakSender<Command>) {
         loop {
             self.watch_folders();
-            let quiet =
-                async { while tokio::time::timeout(QUIET, events.recv()).await.is_ok_and(|event| event.is_some()) {} };
+            let folders = &self.folders;
+            let quiet = async {
+                while tokio::time::timeout(QUIET, folders.changed()).await.is_ok_and(|change| change.is_ok()) {}
+            };
             let _busy_folder = tokio::time::timeout(LONGEST_WAIT, quiet).await;
             // Whether or not there was an event: they may have changed after being read and before being watched.
             let content = read(&self.path).await;
             if content == self.last && !self.others_changed().await {
                 let goes_on = tokio::select! {
-                    event = events.recv() => event.is_some(),
+                    change = self.folders.changed() => change.is_ok(),
                     changed = self.files.changed() => changed.is_ok(),
                 };
                 if !goes_on {
@@ -93,16 +90,9 @@ impl Watch {
     fn watch_folders(&mut self) {
         let files = self.files.borrow_and_update().keys().cloned().collect::<Vec<_>>();
         let wanted: HashSet<PathBuf> = files.iter().chain([&self.path]).map(|file| folder(file)).collect();
-        for folder in self.folders.difference(&wanted) {
-            // It may be gone, and with it what there was to watch.
-            let _gone = self.watcher.unwatch(folder);
-        }
-        for folder in wanted.difference(&self.folders) {
-            if let Err(error) = self.watcher.watch(folder, RecursiveMode::NonRecursive) {
-                tracing::warn!(folder = %folder.display(), "changes of the files in a folder are not watched: {error}");
-            }
-        }
-        self.folders = wanted;
+        self.folders.follow(&wanted, |folder, errno| {
+            tracing::warn!(folder = %folder.display(), "changes of the files in a folder are not watched: {errno}");
+        });
     }
 
     async fn others_changed(&self) -> bool {
