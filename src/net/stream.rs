@@ -245,3 +245,30 @@ impl AsFd for Stream {
 fn errno_of(error: io::Error) -> Errno {
     Errno::from_io_error(&error).unwrap_or(Errno::CANCELED)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+    use std::task::Waker;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_is_watched_from_when_somebody_first_waits_for_it() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let streams = [ours, theirs].map(|socket| {
+            socket.set_nonblocking(true).unwrap();
+            Stream::new(OwnedFd::from(socket))
+        });
+        let [ours, theirs] = &streams;
+        let mut cx = Context::from_waker(Waker::noop());
+        assert_eq!(ours.poll_send(&mut cx, b"abc", false), Poll::Ready(Ok(3)));
+        let mut buffer = [0; 8];
+        assert_eq!(theirs.try_recv(&mut buffer), Ok(3));
+        assert!(!ours.is_watched() && !theirs.is_watched());
+        assert!(theirs.poll_readable(&mut cx).is_pending());
+        assert!(theirs.is_watched());
+        ours.finish();
+        poll_fn(|cx| theirs.poll_closed(cx)).await;
+    }
+}
