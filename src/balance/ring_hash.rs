@@ -4,8 +4,8 @@
 //! own (D. Karger et al., "Consistent hashing and random trees", STOC 1997; points as in ketama). Where points fall is chance,
 //! by which the share of a member with p of them is off by 1 ∕ √p of itself. So the ring is fitted ([`Fit`]): who has less than
 //! its share is given points that it had in spare, who has more gives some back, until everybody is within 1 %. Those who have
-//! 128 points and more come to that: in pools of up to 1024 members all whose weight is an eighth of the heaviest or more. Of
-//! ten thousand members, who have 64 and more, most do.
+//! 128 points and more come to that: in pools of up to 1024 members all whose weight is an eighth of the heaviest or more. Ten
+//! thousand members, who have 64 and more, would take too long to fit: of those some do, and most come near it.
 //!
 //! When a member leaves or joins, its own keys move, and of all the others up to two in a hundred, by which the rest is fitted
 //! anew. [`super::maglev`] is as good while its table is large beside the number of members and their weights are not far
@@ -115,9 +115,9 @@ struct Change {
 }
 
 impl Fit {
-    /// After how many visits to members the rest stays as it is, at the end of a round. That is more than a ring with hundreds
-    /// of points for each takes, and bounds what one of thousands of members costs, who have few points and do each other harm.
-    const VISITS: usize = 1 << 16;
+    /// After how many visits to members the rest stays as it is. That is more than a ring takes on which each has hundreds of
+    /// points, and bounds what one of thousands of members costs, who have few points and do each other harm.
+    const VISITS: usize = 40_000;
     /// Out of how many points the best one is chosen.
     const CANDIDATES: usize = 4;
 
@@ -172,17 +172,17 @@ impl Fit {
     /// Goes through all until everybody has what it is to have.
     fn run(&mut self) {
         let mut visits = 0;
-        loop {
-            let mut changed = false;
+        let mut changed = true;
+        while std::mem::take(&mut changed) {
             for place in 0..self.members.len() {
                 while self.settle(place) {
                     visits += 1;
                     changed = true;
                 }
                 visits += 1;
-            }
-            if !changed || visits > Self::VISITS {
-                return;
+                if visits > Self::VISITS {
+                    return;
+                }
             }
         }
     }
@@ -323,8 +323,8 @@ mod tests {
     }
 
     #[test]
-    fn of_those_with_few_points_most_have_their_shares_as_well() {
-        for (weights, share) in [((0..100).map(|place| 1 + place * 79 % 100).collect(), 0.95), (vec![1; 10_000], 0.65)]
+    fn of_those_with_few_points_many_have_their_shares_as_well() {
+        for (weights, share) in [((0..100).map(|place| 1 + place * 79 % 100).collect(), 0.95), (vec![1; 10_000], 0.45)]
         {
             let within = errors(&weights).into_iter().filter(|error| *error <= 0.01).count();
             assert!(within as f64 >= share * weights.len() as f64, "{within} of {}", weights.len());
