@@ -12,6 +12,7 @@ use rustix::net::sockopt::set_tcp_quickack;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 
 use super::address::{Endpoint, ServerAddr};
+use super::pacing;
 use super::ports::LocalPorts;
 use super::sockopt;
 use super::stream::Stream;
@@ -98,6 +99,7 @@ fn begin(to: &ServerAddr, source: Option<IpAddr>, first: First) -> io::Result<Ow
             if first == First::Us {
                 set_tcp_quickack(&socket, false)?;
             }
+            pacing::leave_out_on_loopback(&socket, address.ip());
             let result = rustix::net::connect(&socket, address);
             (socket, result)
         }

@@ -14,6 +14,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::address::{BindAddr, ClientAddr, Endpoint};
+use super::pacing;
 use super::sockopt;
 
 /// The listening sockets of one address.
@@ -64,6 +65,7 @@ fn listen_tcp(
         socket.set_reuse_address(true)?;
         // Accepted sockets inherit it, which saves a call for each (tcp(7)).
         socket.set_tcp_nodelay(true)?;
+        pacing::leave_out_on_loopback(&socket, address.ip());
         // The first socket binds alone, so that a port another process holds is found in use even when that process
         // would share it; the others join the first.
         let first = number == 0;

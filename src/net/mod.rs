@@ -6,6 +6,7 @@ pub mod errno;
 pub mod holder;
 pub mod host;
 pub mod listen;
+mod pacing;
 pub mod ports;
 pub mod proxy_protocol;
 mod sockopt;
