@@ -21,7 +21,7 @@ use crate::listener::{Mouth, Peers};
 use crate::logging::AccessWriter;
 use crate::metrics::{Catalogue, ListenerMetrics};
 use crate::net::listen::Acceptor;
-use crate::proxy::{Admitted, Desk, LiveConnections, Requests, Target, Turnover};
+use crate::proxy::{Admitted, Desk, LiveConnections, Metronome, Requests, Target, Turnover};
 use crate::relay::Scratch;
 use crate::snapshot::Published;
 use crate::task::Tasks;
@@ -148,6 +148,7 @@ impl Worker {
                 live: LiveConnections::default(),
                 turnover: Turnover::default(),
                 requests: Requests::default(),
+                metronome: Metronome::default(),
             });
             LocalSet::new().block_on(&runtime, run(desk, Rc::new(peers), inbox, entrance));
         })?;

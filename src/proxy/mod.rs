@@ -8,6 +8,7 @@ mod http;
 mod intake;
 mod key;
 mod live;
+mod metronome;
 mod reasons;
 mod record;
 mod turn;
@@ -26,6 +27,7 @@ use crate::tls::Turns;
 
 pub use connection::{Admitted, Place};
 pub use live::{Live, LiveConnections, Target};
+pub use metronome::Metronome;
 
 /// What all connections of a worker share.
 #[derive(Debug)]
@@ -50,6 +52,8 @@ pub struct Desk {
     pub tasks: Tasks,
     /// What requests use again.
     pub requests: Requests,
+    /// What makes timers cheap while connections come.
+    pub metronome: Metronome,
 }
 
 /// What the requests of a worker share.
@@ -98,9 +102,10 @@ impl Desk {
         self.catalogue.workers().get(self.worker)
     }
 
-    /// Starts what looks after the connections to servers that wait for requests.
+    /// Starts what looks after the connections to servers that wait for requests, and what makes timers cheap.
     pub fn keep_house(self: &Rc<Self>) {
         self.tasks.spawn_local("upstreams", http::Upstreams::keep_house(Rc::clone(self)));
+        self.tasks.spawn_local("metronome", Metronome::run(Rc::clone(self)));
     }
 
     /// Closes the connections to a server that wait for requests, as when it went down.
@@ -110,6 +115,7 @@ impl Desk {
 
     /// Serves an admitted connection in a task of its own.
     pub fn spawn(self: &Rc<Self>, admitted: Admitted) {
+        self.metronome.wind();
         connection::begin(self, admitted);
     }
 }

@@ -22,6 +22,7 @@ use crate::message::compress::Failed;
 use crate::message::line::Limits;
 use crate::message::response::Response;
 use crate::net::errno::is_disconnect;
+use crate::proxy::metronome::BEAT;
 use crate::relay::{Broken, Conduit, Direction, Meter, Recall, Scratch, Wire};
 
 /// How long a client may send a body slowly before its rate is looked at.
@@ -34,7 +35,7 @@ const TURN: usize = 1024 * 1024;
 /// A read of so much says that there is more.
 const FULL: usize = 60 * 1024;
 /// An exchange that is over before was a short one.
-const SHORT: Duration = Duration::from_millis(5);
+const SHORT: Duration = BEAT;
 /// What is still to come of a body is spliced if it is no less than this: under it, a copy is cheaper.
 const LARGE: u64 = 128 * 1024;
 /// A splice that brings less than this would have been cheaper as a copy.
