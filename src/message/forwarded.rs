@@ -6,6 +6,7 @@
 
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::Range;
 
 use super::decimal::Decimal;
 use super::list;
@@ -46,49 +47,57 @@ pub struct Said<I> {
 pub const NAMES: [&str; 5] =
     ["forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port"];
 
-/// What is said to the server. The buffer is used again for the next request.
+/// What is said to the server. The buffers are used again for the next request.
 #[derive(Clone, Debug, Default)]
 pub struct Forwarding {
-    bytes: Vec<u8>,
-    /// Where the value of each name ends; it begins where the one before ends.
-    ends: [usize; NAMES.len()],
+    /// In the form of HTTP/1, with the name before each value.
+    lines: Vec<u8>,
+    /// Where the value of each name stands.
+    values: [Range<usize>; NAMES.len()],
+    /// The host it was put together for.
+    host: Vec<u8>,
 }
 
 impl Forwarding {
     /// Puts together what is said of a request, in place of what was said of the one before.
     pub fn write<'v, I: Iterator<Item = &'v [u8]> + Clone>(&mut self, hop: &Hop<'_>, said: Said<I>) {
-        self.bytes.clear();
-        let out = &mut self.bytes;
+        self.host.clear();
+        self.host.extend_from_slice(hop.host);
+        self.lines.clear();
+        let out = &mut self.lines;
         // What strangers say counts as nothing said.
         let heard = |values: I| values.map(<[u8]>::trim_ascii).filter(|value| hop.trusted && !value.is_empty());
         let (for_, proto, host) = (heard(said.for_), heard(said.proto), heard(said.host));
+        let [forwarded_name, for_name, proto_name, host_name, port_name] = NAMES;
 
         // A quote that a stranger began, and that a proxy passed on, must not hide what we say.
         let forwarded = heard(said.forwarded).filter(|value| !list::leaves_a_quote_open(value));
-        if !join(out, forwarded) {
-            // Servers that read `Forwarded` read nothing else, and would take the proxy before us for the client.
-            translate(out, for_.clone(), first(proto.clone()), first(host.clone()));
-        }
-        element(out, Node::of(&hop.peer), Some(hop.scheme.as_bytes()), Some(hop.host));
-        let forwarded = out.len();
-
-        if join(out, for_) {
-            out.extend_from_slice(b", ");
-        }
-        Node::of(&hop.peer).write_bare(out);
-        let for_ = out.len();
-
-        if !join(out, proto.clone()) {
-            out.extend_from_slice(hop.scheme.as_bytes());
-        }
-        let proto_end = out.len();
-
-        if !join(out, host) {
-            out.extend_from_slice(hop.host);
-        }
-        let host = out.len();
-
-        if !join(out, heard(said.port)) {
+        let forwarded = line(out, forwarded_name, |out| {
+            let behind = join(out, forwarded)
+                // Servers that read `Forwarded` read nothing else, and would take the proxy before us for the client.
+                || translate(out, for_.clone(), first(proto.clone()), first(host.clone()));
+            element(out, behind, Node::of(&hop.peer), Some(hop.scheme.as_bytes()), Some(hop.host));
+        });
+        let for_ = line(out, for_name, |out| {
+            if join(out, for_) {
+                out.extend_from_slice(b", ");
+            }
+            Node::of(&hop.peer).write_bare(out);
+        });
+        let proto_line = line(out, proto_name, |out| {
+            if !join(out, proto.clone()) {
+                out.extend_from_slice(hop.scheme.as_bytes());
+            }
+        });
+        let host = line(out, host_name, |out| {
+            if !join(out, host) {
+                out.extend_from_slice(hop.host);
+            }
+        });
+        let port = line(out, port_name, |out| {
+            if join(out, heard(said.port)) {
+                return;
+            }
             // The port that goes with the scheme the client used, if that is only known from a proxy.
             let port = match first(proto) {
                 Some(b"https" | b"wss") => Some(443),
@@ -98,18 +107,44 @@ impl Forwarding {
             if let Some(port) = port {
                 out.extend_from_slice(Decimal::new(port.into()).as_bytes());
             }
-        }
-        self.ends = [forwarded, for_, proto_end, host, out.len()];
+        });
+        self.values = [forwarded, for_, proto_line, host, port];
+    }
+
+    /// Whether it was put together for this host. All else that a stranger's requests can differ in is not told.
+    #[must_use]
+    pub fn is_for(&self, host: &[u8]) -> bool {
+        self.host == host
     }
 
     /// The fields to be sent in place of all that have one of [`NAMES`]; one without a value is left out.
     pub fn fields(&self) -> impl Iterator<Item = (&'static str, &[u8])> {
-        let starts = std::iter::once(0).chain(self.ends);
-        NAMES.into_iter().zip(starts.zip(self.ends)).filter_map(|(name, (start, end))| {
-            let value = self.bytes.get(start..end).unwrap_or_default();
+        NAMES.into_iter().zip(&self.values).filter_map(|(name, place)| {
+            let value = self.lines.get(place.clone()).unwrap_or_default();
             (!value.is_empty()).then_some((name, value))
         })
     }
+
+    /// The same fields as lines of HTTP/1.
+    #[must_use]
+    pub fn lines(&self) -> &[u8] {
+        &self.lines
+    }
+}
+
+/// Writes a line, unless there is nothing to its value; where that stands.
+fn line(out: &mut Vec<u8>, name: &str, value: impl FnOnce(&mut Vec<u8>)) -> Range<usize> {
+    let before = out.len();
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    let start = out.len();
+    value(out);
+    let end = out.len();
+    match start == end {
+        true => out.truncate(before),
+        false => out.extend_from_slice(b"\r\n"),
+    }
+    start..end
 }
 
 /// On whose behalf a request was made: `X-Forwarded-For` is read from its end, past those whose word is taken. What is no
@@ -210,22 +245,25 @@ fn join<'v>(out: &mut Vec<u8>, values: impl Iterator<Item = &'v [u8]>) -> bool {
 }
 
 /// Says in the words of `Forwarded` what was said in `X-Forwarded-*` (RFC 7239 §7.4): the scheme and the host are of the first
-/// of those whom it was forwarded for. Without any of them nothing is said.
+/// of those whom it was forwarded for. Without any of them nothing is said; whether there was any.
 fn translate<'v>(
     out: &mut Vec<u8>,
     for_: impl Iterator<Item = &'v [u8]>,
     mut proto: Option<&[u8]>,
     mut host: Option<&[u8]>,
-) {
+) -> bool {
+    let mut any = false;
     for entry in for_.flat_map(entries) {
         let node = parse_entry(entry).map_or(Node::Unknown, |address| Node::Ip(address.ip()));
-        element(out, node, proto.take(), host.take());
+        element(out, any, node, proto.take(), host.take());
+        any = true;
     }
+    any
 }
 
-/// One element of `Forwarded`, behind those that are there.
-fn element(out: &mut Vec<u8>, node: Node, proto: Option<&[u8]>, host: Option<&[u8]>) {
-    if !out.is_empty() {
+/// One element of `Forwarded`; `behind` others, if there are any.
+fn element(out: &mut Vec<u8>, behind: bool, node: Node, proto: Option<&[u8]>, host: Option<&[u8]>) {
+    if behind {
         out.extend_from_slice(b", ");
     }
     out.extend_from_slice(b"for=");
@@ -314,7 +352,11 @@ mod tests {
         forwarding.write(&hop_of_another_request(), Said { forwarded, for_, proto, host, port });
         let [forwarded, for_, proto, host, port] = [0, 1, 2, 3, 4].map(|place: usize| values[place].iter().copied());
         forwarding.write(hop, Said { forwarded, for_, proto, host, port });
-        forwarding.fields().map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value))).collect()
+        let fields = forwarding.fields().map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value)));
+        let fields: Vec<String> = fields.collect();
+        let lines: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
+        assert_eq!(String::from_utf8_lossy(forwarding.lines()), lines);
+        fields
     }
 
     fn hop_of_another_request() -> Hop<'static> {

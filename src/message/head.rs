@@ -73,6 +73,11 @@ macro_rules! known {
                 Self::Other
             }
 
+            /// A bit of its own.
+            const fn bit(self) -> u32 {
+                1 << self as u32
+            }
+
             /// What a proxy does with it.
             #[must_use]
             pub const fn role(self) -> Role {
@@ -150,6 +155,8 @@ known! {
     SecWebSocketAccept = "sec-websocket-accept" End,
 }
 
+const _: () = assert!((Known::Other as u32) < u32::BITS, "each has a bit of its own");
+
 /// A field: a name and a value, without the spaces around it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Field {
@@ -164,6 +171,8 @@ pub struct Field {
 pub struct Fields {
     pub(super) bytes: Vec<u8>,
     fields: Vec<Field>,
+    /// Which of the known ones are there, a bit for each: most are not, and need not be looked for.
+    present: u32,
 }
 
 impl Fields {
@@ -171,6 +180,7 @@ impl Fields {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.fields.clear();
+        self.present = 0;
     }
 
     /// All its bytes.
@@ -198,7 +208,8 @@ impl Fields {
 
     /// The values of one that is known.
     pub fn values(&self, known: Known) -> impl Iterator<Item = &[u8]> + Clone {
-        self.fields.iter().filter(move |field| field.known == known).map(|field| field.value.of(&self.bytes))
+        let fields = if self.has(known) { &*self.fields } else { &[] };
+        fields.iter().filter(move |field| field.known == known).map(|field| field.value.of(&self.bytes))
     }
 
     /// The first value of one that is known.
@@ -216,7 +227,7 @@ impl Fields {
     /// Whether there is such a field.
     #[must_use]
     pub fn has(&self, known: Known) -> bool {
-        self.fields.iter().any(|field| field.known == known)
+        self.present & known.bit() != 0
     }
 
     /// The values of the fields of a name, in any case.
@@ -230,9 +241,9 @@ impl Fields {
         self.values(known).flat_map(token::list).any(|own| own.eq_ignore_ascii_case(part))
     }
 
-    /// Adds a field whose bytes are there already.
-    pub(super) fn note(&mut self, name: Span, value: Span) {
-        let known = Known::of(name.of(&self.bytes));
+    /// Adds a field whose bytes are there already, and whose name is this one's.
+    pub(super) fn note(&mut self, known: Known, name: Span, value: Span) {
+        self.present |= known.bit();
         self.fields.push(Field { name, value, known });
     }
 
@@ -245,8 +256,9 @@ impl Fields {
 
     /// Adds a field.
     pub fn push(&mut self, name: &[u8], value: &[u8]) {
+        let known = Known::of(name);
         let name = self.append(name);
         let value = self.append(value);
-        self.note(name, value);
+        self.note(known, name, value);
     }
 }

@@ -62,12 +62,22 @@ fn is_lower_hex(byte: &u8) -> bool {
 /// A number in lower-case hexadecimal.
 fn hex(number: u128) -> [u8; 32] {
     let mut digits = [0; 32];
-    for (pair, byte) in digits.chunks_exact_mut(2).zip(number.to_be_bytes()) {
-        if let [high, low] = pair {
-            (*high, *low) = (byte >> 4, byte & 15);
-        }
+    let (quarters, _none) = digits.as_chunks_mut();
+    for (quarter, bits) in quarters.iter_mut().zip([96, 64, 32, 0]) {
+        *quarter = hex_of_quarter((number >> bits) as u32);
     }
-    digits.map(|digit| digit + if digit < 10 { b'0' } else { b'a' - 10 })
+    digits
+}
+
+/// The eight digits of a quarter, all at once: each is spread to a byte of its own, and those from ten on are given what
+/// lies between `9` and `a`.
+const fn hex_of_quarter(quarter: u32) -> [u8; 8] {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    let pairs = (quarter as u64 | (quarter as u64) << 16) & 0x0000_ffff_0000_ffff;
+    let bytes = (pairs | pairs << 8) & 0x00ff_00ff_00ff_00ff;
+    let digits = (bytes | bytes << 4) & (ONES * 0x0f);
+    let from_ten_on = ((digits + ONES * 6) >> 4) & ONES;
+    (digits + ONES * b'0' as u64 + from_ten_on * (b'a' - b'9' - 1) as u64).to_be_bytes()
 }
 
 #[cfg(test)]

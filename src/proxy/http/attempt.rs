@@ -111,7 +111,7 @@ impl Job<'_> {
         bounds: Bounds,
     ) -> Finish {
         let stash = &self.context.desk.requests.stash;
-        let mut words = Words::of(self.request, self.context, trusted, stash.forwarding());
+        let mut words = Words::of(self.request, self.context, trusted);
         words.deadline = grpc::deadline(self.request, self.started).and(bounds.expires);
         self.record.identified(words.request_id());
         let desk = Rc::clone(&self.context.desk);
@@ -126,7 +126,7 @@ impl Job<'_> {
                 Ok(()) => {}
                 Err(Stop::Server(reason)) => break Err(reason),
                 Err(Stop::Client(reason) | Stop::Ours(reason)) => {
-                    stash.return_forwarding(words.into_forwarding());
+                    words.hand_back(stash);
                     self.record.close(reason);
                     return Finish::Aborted(reason);
                 }
@@ -140,7 +140,7 @@ impl Job<'_> {
         let copy = self.copy(route, &words, trusted);
         let mut errand = Errand { route, pool, bounds, words, header, left, before, key, granted: None, copy };
         let finish = self.try_servers(&mut errand, first).await;
-        stash.return_forwarding(errand.words.into_forwarding());
+        errand.words.hand_back(stash);
         finish
     }
 

@@ -1,9 +1,13 @@
 //! What waits on an HTTP/1 connection: bytes that were read too early, and bytes that the kernel has not taken. A connection
-//! with neither holds no buffer.
+//! with neither holds no buffer, or a very small one.
 
 use std::cell::RefCell;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
+use tokio::time::Instant;
+
+use super::timer::Timer;
 use crate::message::forwarded::Forwarding;
 use crate::message::request::Request;
 use crate::message::response::Response;
@@ -16,7 +20,8 @@ pub(in crate::proxy) struct Stash {
     requests: RefCell<Vec<Box<Request>>>,
     responses: RefCell<Vec<Box<Response>>>,
     buffers: RefCell<Vec<Vec<u8>>>,
-    forwardings: RefCell<Vec<Forwarding>>,
+    forwardings: RefCell<Vec<Rc<Forwarding>>>,
+    timers: RefCell<Vec<Timer>>,
 }
 
 /// How many of a kind are kept, and how large a buffer may have grown to be kept.
@@ -42,12 +47,25 @@ impl Stash {
         put(&self.responses, response);
     }
 
-    pub(super) fn forwarding(&self) -> Forwarding {
+    pub(super) fn forwarding(&self) -> Rc<Forwarding> {
         self.forwardings.borrow_mut().pop().unwrap_or_default()
     }
 
-    pub(super) fn return_forwarding(&self, forwarding: Forwarding) {
-        put(&self.forwardings, forwarding);
+    /// Takes one back that nobody else holds.
+    pub(super) fn return_forwarding(&self, forwarding: Rc<Forwarding>) {
+        if Rc::strong_count(&forwarding) == 1 {
+            put(&self.forwardings, forwarding);
+        }
+    }
+
+    /// A timer that goes off at `at` or is set for something else: that of a request before, which need not be taken out of
+    /// the runtime's and put in again. Of use where deadlines seldom come, as each that has passed on is looked at once.
+    pub(super) fn timer(&self, at: Instant) -> Timer {
+        self.timers.borrow_mut().pop().unwrap_or_else(|| Timer::new(at))
+    }
+
+    pub(super) fn return_timer(&self, timer: Timer) {
+        put(&self.timers, timer);
     }
 
     pub(super) fn buffer(&self) -> Vec<u8> {
@@ -72,6 +90,9 @@ fn put<T>(shelf: &RefCell<Vec<T>>, thing: T) {
 /// How much is read at once while a head is expected. What comes behind it has to be copied aside, which is not to happen to
 /// much of a large body.
 const HEAD: usize = 16 * 1024;
+
+/// As much as what comes behind a head often has.
+const LITTLE: usize = 256;
 
 /// What has arrived and was not asked for yet.
 #[derive(Debug)]
@@ -162,8 +183,11 @@ impl Inbound {
             buffer.iter_mut().zip(waiting).for_each(|(room, byte)| *room = *byte);
             self.taken += bytes;
             if self.is_empty() {
-                // Nothing is kept by a connection with nothing to keep.
-                self.rest = Vec::new();
+                // Little is kept by a connection with nothing to keep.
+                if self.rest.capacity() > LITTLE {
+                    self.rest = Vec::new();
+                }
+                self.rest.clear();
                 self.taken = 0;
             }
             return Poll::Ready(Ok(bytes));

@@ -17,6 +17,11 @@ use crate::pool::sticky::without_cookie;
 /// What a head is written with.
 pub(super) trait Pen {
     fn field(&mut self, name: &[u8], value: &[u8]);
+
+    /// Writes all that is said of whom a request is for.
+    fn forwarding(&mut self, forwarding: &Forwarding) {
+        forwarding.fields().for_each(|(name, value)| self.field(name.as_bytes(), value));
+    }
 }
 
 /// In the form of HTTP/1.
@@ -28,6 +33,10 @@ impl Pen for Vec<u8> {
         self.extend_from_slice(value);
         self.extend_from_slice(b"\r\n");
     }
+
+    fn forwarding(&mut self, forwarding: &Forwarding) {
+        self.extend_from_slice(forwarding.lines());
+    }
 }
 
 /// Which fields of a head go on to the next hop.
@@ -36,6 +45,8 @@ struct Sieve<'a> {
     rules: &'a HeaderRules,
     /// Whether `Connection` names fields at all.
     nominates: bool,
+    /// Whether rules take the place of fields at all.
+    replaces: bool,
 }
 
 impl<'a> Sieve<'a> {
@@ -44,7 +55,8 @@ impl<'a> Sieve<'a> {
             [&b"close"[..], b"keep-alive", b"upgrade", b"te"].iter().any(|own| part.eq_ignore_ascii_case(own))
         };
         let nominates = fields.values(Known::Connection).flat_map(token::list).any(|part| !usual(part));
-        Self { fields, rules, nominates }
+        let replaces = !rules.remove.is_empty() || !rules.set.is_empty();
+        Self { fields, rules, nominates, replaces }
     }
 
     /// Whether a field that concerns more than one hop goes on.
@@ -57,6 +69,9 @@ impl<'a> Sieve<'a> {
 
     /// Whether no rule takes its place.
     fn is_left_alone(&self, name: &[u8]) -> bool {
+        if !self.replaces {
+            return true;
+        }
         let HeaderRules { remove, set, add: _ } = self.rules;
         let is_name = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
         !remove.iter().any(|other| is_name(other)) && !set.iter().any(|(other, _)| is_name(other))
@@ -104,14 +119,19 @@ pub(super) fn request_fields(request: &Request, rules: &HeaderRules, ours: Ours<
         pen.field(b"TE", b"trailers");
     }
     let HeaderRules { remove: _, set, add } = rules;
+    let Ours { forwarding, request_id, traceparent, grpc_timeout, .. } = ours;
+    if !sieve.replaces {
+        pen.forwarding(forwarding);
+    }
     let mut write = |name: &[u8], value: &[u8]| {
         if sieve.is_left_alone(name) {
             pen.field(name, value);
         }
     };
-    let Ours { forwarding, request_id, traceparent, grpc_timeout, .. } = ours;
+    if sieve.replaces {
+        forwarding.fields().for_each(|(name, value)| write(name.as_bytes(), value));
+    }
     via(request, &mut write);
-    forwarding.fields().for_each(|(name, value)| write(name.as_bytes(), value));
     write(b"X-Request-Id", request_id);
     write(b"Traceparent", traceparent);
     if let Some(timeout) = grpc_timeout {

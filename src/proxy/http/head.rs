@@ -1,9 +1,12 @@
 //! The head of a request as a server gets it.
 
+use std::rc::Rc;
+
 use h2::ext::Protocol;
 use tokio::time::Instant;
 
 use super::attempt::Errand;
+use super::buffers::Stash;
 use super::forward::{self, Ours, Pen};
 use super::record::Context;
 use super::request::Job;
@@ -23,7 +26,7 @@ use crate::snapshot::{PoolInEffect, RouteInEffect, StickyInEffect};
 
 /// What a request says of itself on its way, the same at each attempt.
 pub(super) struct Words {
-    forwarding: Forwarding,
+    forwarding: Rc<Forwarding>,
     request_id: Id<32>,
     traceparent: Id<55>,
     /// Whether the trace is the client's, and its state with it.
@@ -52,23 +55,8 @@ impl<const LENGTH: usize> Id<LENGTH> {
 
 impl Words {
     /// Those of a request; what a peer that is not `trusted` says of others is not believed.
-    pub(super) fn of(request: &Request, context: &Context, trusted: bool, mut forwarding: Forwarding) -> Self {
+    pub(super) fn of(request: &Request, context: &Context, trusted: bool) -> Self {
         let fields = &request.fields;
-        let hop = Hop {
-            peer: context.peer,
-            trusted,
-            scheme: context.scheme,
-            port: context.destination.map(|destination| destination.port()),
-            host: request.authority(),
-        };
-        let said = Said {
-            forwarded: fields.values(Known::Forwarded),
-            for_: fields.values(Known::XForwardedFor),
-            proto: fields.values(Known::XForwardedProto),
-            host: fields.values(Known::XForwardedHost),
-            port: fields.values(Known::XForwardedPort),
-        };
-        forwarding.write(&hop, said);
         let mut rng = fastrand::Rng::new();
         let id = fields.first(Known::XRequestId).filter(|id| trace::is_valid_request_id(id));
         let lacks_key = request.version == Version::Http2
@@ -76,7 +64,7 @@ impl Words {
             && fields.first(Known::SecWebSocketKey).is_none();
         let trace = trace::kept(fields.values(Known::Traceparent));
         Self {
-            forwarding,
+            forwarding: forwarding(request, context, trusted),
             request_id: id.map_or_else(|| Id::Made(trace::make_request_id(&mut rng)), |id| Id::Came(id.into())),
             keeps_trace: trace.is_some(),
             deadline: None,
@@ -99,9 +87,9 @@ impl Words {
         }
     }
 
-    /// The buffer, to be used again.
-    pub(super) fn into_forwarding(self) -> Forwarding {
-        self.forwarding
+    /// They are of no more use, but what they are written in is.
+    pub(super) fn hand_back(self, stash: &Stash) {
+        stash.return_forwarding(self.forwarding);
     }
 
     /// What it is known by.
@@ -114,6 +102,38 @@ impl Words {
         let accept = || response.fields.first(Known::SecWebSocketAccept).unwrap_or_default();
         self.websocket_key.is_none_or(|key| websocket::accepts(&key, accept()))
     }
+}
+
+/// What is said of whom a request is for. Of strangers it is the same for all requests of a connection to one host, and what
+/// was said last is kept.
+fn forwarding(request: &Request, context: &Context, trusted: bool) -> Rc<Forwarding> {
+    let host = request.authority();
+    let mut said_last = context.said_last.borrow_mut();
+    if let Some(again) = said_last.as_ref().filter(|last| !trusted && last.is_for(host)) {
+        return Rc::clone(again);
+    }
+    let hop = Hop {
+        peer: context.peer,
+        trusted,
+        scheme: context.scheme,
+        port: context.destination.map(|destination| destination.port()),
+        host,
+    };
+    let fields = &request.fields;
+    let said = Said {
+        forwarded: fields.values(Known::Forwarded),
+        for_: fields.values(Known::XForwardedFor),
+        proto: fields.values(Known::XForwardedProto),
+        host: fields.values(Known::XForwardedHost),
+        port: fields.values(Known::XForwardedPort),
+    };
+    let mut forwarding = context.desk.requests.stash.forwarding();
+    // Nobody else holds one from the stash.
+    Rc::make_mut(&mut forwarding).write(&hop, said);
+    if !trusted && let Some(before) = said_last.replace(Rc::clone(&forwarding)) {
+        context.desk.requests.stash.return_forwarding(before);
+    }
+    forwarding
 }
 
 impl Job<'_> {

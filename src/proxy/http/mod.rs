@@ -27,6 +27,7 @@ mod tunnel;
 mod upstream;
 mod users;
 
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -140,6 +141,7 @@ pub(super) fn serve(
         },
         destination,
         more: record.take_more(),
+        said_last: RefCell::default(),
     });
     let accepted = record.accepted();
     let is_http2 = protocols.iter().any(|protocol| **protocol == *b"h2");

@@ -1,5 +1,6 @@
 //! What will be said of a request when it is over, gathered while it lasts.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use super::grpc;
 use crate::backend::{Lease, State};
 use crate::ending::{Class, Reason, TlsVersion};
 use crate::logging::{Line, RequestLine};
+use crate::message::forwarded::Forwarding;
 use crate::message::grpc::Code;
 use crate::message::request::Request;
 use crate::metrics::ListenerMetrics;
@@ -37,6 +39,16 @@ pub(super) struct Context {
     pub(super) destination: Option<SocketAddr>,
     /// What else is known of the connection.
     pub(super) more: More,
+    /// What was said last of whom a request is for, without what the client says itself.
+    pub(super) said_last: RefCell<Option<Rc<Forwarding>>>,
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        if let Some(forwarding) = self.said_last.take() {
+            self.desk.requests.stash.return_forwarding(forwarding);
+        }
+    }
 }
 
 impl Context {

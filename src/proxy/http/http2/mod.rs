@@ -288,7 +288,7 @@ async fn handle(shared: &Rc<Shared>, head: Head<RecvStream>, respond: SendRespon
     }
     client.receiver().hold(protocol.is_some());
     context.metrics.bytes_in(desk.worker, request.fields.bytes().len() as u64);
-    let mut timer = Timer::new(started + http.settings.timeouts.body_idle);
+    let mut timer = desk.requests.stash.timer(started + http.settings.timeouts.body_idle);
     let unheard = crate::relay::Recall::default();
     let mut job = Job {
         record: RequestRecord::open(Rc::clone(context), &request, started),
@@ -305,6 +305,7 @@ async fn handle(shared: &Rc<Shared>, head: Head<RecvStream>, respond: SendRespon
     };
     let ended = job.run().await;
     let Job { record, .. } = job;
+    desk.requests.stash.return_timer(timer);
     match ended {
         Finish::Delivered(_) => finish(&mut client).await,
         Finish::Aborted(reason) => client.reset(code_of(reason)),
