@@ -77,9 +77,11 @@ impl Wire for Stream {
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<Read, Broken>> {
         let first = ready!(self.poll_recv(cx, buffer)).map_err(Broken::System)?;
         let mut bytes = first.bytes;
+        if bytes == 0 {
+            return Poll::Ready(Ok(Read { bytes, then: Then::End }));
+        }
         let rest = buffer.get_mut(bytes..).filter(|rest| first.end_follows && !rest.is_empty());
         let then = match rest.map(|rest| self.try_recv(rest)) {
-            _ if bytes == 0 => Then::End,
             // The end is known to follow and is fetched now.
             Some(Ok(0)) => Then::End,
             Some(Ok(more)) => {
