@@ -109,6 +109,30 @@ async fn what_a_stranger_says_of_whom_it_speaks_for_is_replaced() {
 }
 
 #[tokio::test]
+async fn each_request_is_said_to_be_of_its_client_and_for_its_host() {
+    for (version, behind) in Version::pairs() {
+        let (server, instance, _) = between(version, behind).await;
+        let mut clients = Vec::new();
+        for last in [2, 3] {
+            clients.push((last, Speaker::from(version, [127, 0, 0, last], instance.address("web")).await));
+        }
+        for host in ["a.example", "a.example", "b.example", "B.example", "a.example"] {
+            for (last, client) in &mut clients {
+                client.send(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+                client.response().await;
+                let request = server.saw();
+                assert_eq!(request.field("x-forwarded-for"), format!("127.0.0.{last}"));
+                assert_eq!(request.field("x-forwarded-host"), host);
+                assert_eq!(request.field("forwarded"), format!("for=127.0.0.{last};host={host};proto=http"));
+            }
+        }
+        let (_, client) = &mut clients[0];
+        client.ask_with("/", "X-Forwarded-For: 192.0.2.1\r\n").await;
+        assert_eq!(server.saw().field("x-forwarded-for"), "127.0.0.2", "said once more, and no lie with it");
+    }
+}
+
+#[tokio::test]
 async fn what_strangers_have_removed_by_connection_is_said_all_the_same() {
     let (server, _instance, mut client) = plain().await;
     let lines = "Connection: X-Forwarded-For, Forwarded, Via, X-Request-Id, Host, Traceparent, X-Forwarded-Proto\r\n";
