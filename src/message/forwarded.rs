@@ -47,23 +47,26 @@ pub struct Said<I> {
 pub const NAMES: [&str; 5] =
     ["forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port"];
 
-/// What is said to the server. The buffers are used again for the next request.
+/// What it takes to say all that is said beside the host, which is said twice.
+const ROOM: usize = 256;
+/// Enough for a host of the longest name that there is.
+const MOST_KEPT: usize = 1024;
+
+/// What is said to the server. The buffer is used again for the next request.
 #[derive(Clone, Debug, Default)]
 pub struct Forwarding {
     /// In the form of HTTP/1, with the name before each value.
     lines: Vec<u8>,
     /// Where the value of each name stands.
     values: [Range<usize>; NAMES.len()],
-    /// The host it was put together for.
-    host: Vec<u8>,
 }
 
 impl Forwarding {
     /// Puts together what is said of a request, in place of what was said of the one before.
     pub fn write<'v, I: Iterator<Item = &'v [u8]> + Clone>(&mut self, hop: &Hop<'_>, said: Said<I>) {
-        self.host.clear();
-        self.host.extend_from_slice(hop.host);
         self.lines.clear();
+        // No more, as it may be kept for long.
+        self.lines.reserve_exact(ROOM + 2 * hop.host.len());
         let out = &mut self.lines;
         // What strangers say counts as nothing said.
         let heard = |values: I| values.map(<[u8]>::trim_ascii).filter(|value| hop.trusted && !value.is_empty());
@@ -111,10 +114,18 @@ impl Forwarding {
         self.values = [forwarded, for_, proto_line, host, port];
     }
 
-    /// Whether it was put together for this host. All else that a stranger's requests can differ in is not told.
+    /// Whether it says that this is the host which was asked for. Of a stranger that is all in which what is said of one of its
+    /// requests can differ from what is said of another.
     #[must_use]
     pub fn is_for(&self, host: &[u8]) -> bool {
-        self.host == host
+        let [_, _, _, said, _] = &self.values;
+        self.lines.get(said.clone()).unwrap_or_default() == host
+    }
+
+    /// Whether it is small enough to be kept while nobody needs it: a host may be as long as a head.
+    #[must_use]
+    pub fn may_be_kept(&self) -> bool {
+        self.lines.capacity() <= MOST_KEPT
     }
 
     /// The fields to be sent in place of all that have one of [`NAMES`]; one without a value is left out.
@@ -384,6 +395,28 @@ mod tests {
         assert_eq!(sent(&hop(PEER, false), SAID), made);
         assert_eq!(sent(&hop(PEER, false), &[]), made);
         assert_eq!(sent(&hop(PEER, true), &[]), made, "a trusted peer that says nothing is the client");
+    }
+
+    #[test]
+    fn what_is_said_for_one_host_is_not_for_another_and_is_kept_unless_it_is_large() {
+        let nothing = || Said {
+            forwarded: std::iter::empty(),
+            for_: std::iter::empty(),
+            proto: std::iter::empty(),
+            host: std::iter::empty(),
+            port: std::iter::empty(),
+        };
+        let mut forwarding = Forwarding::default();
+        forwarding.write(&hop(PEER, false), nothing());
+        assert!(forwarding.is_for(b"example.com"));
+        assert!(!forwarding.is_for(b"example.co") && !forwarding.is_for(b"Example.com") && !forwarding.is_for(b""));
+        assert!(forwarding.may_be_kept());
+        forwarding.write(&Hop { host: b"", ..hop(PEER, false) }, nothing());
+        assert!(forwarding.is_for(b"") && !forwarding.is_for(b"example.com"));
+        forwarding.write(&Hop { host: &[b'a'; 255], ..hop(PEER, false) }, nothing());
+        assert!(forwarding.may_be_kept(), "no name is longer");
+        forwarding.write(&Hop { host: &[b'a'; 4096], ..hop(PEER, false) }, nothing());
+        assert!(!forwarding.may_be_kept());
     }
 
     #[test]

@@ -241,8 +241,9 @@ impl Fields {
         self.values(known).flat_map(token::list).any(|own| own.eq_ignore_ascii_case(part))
     }
 
-    /// Adds a field whose bytes are there already, and whose name is this one's.
-    pub(super) fn note(&mut self, known: Known, name: Span, value: Span) {
+    /// Adds a field whose bytes are there already.
+    pub(super) fn note(&mut self, name: Span, value: Span) {
+        let known = Known::of(name.of(&self.bytes));
         self.present |= known.bit();
         self.fields.push(Field { name, value, known });
     }
@@ -256,9 +257,8 @@ impl Fields {
 
     /// Adds a field.
     pub fn push(&mut self, name: &[u8], value: &[u8]) {
-        let known = Known::of(name);
         let name = self.append(name);
         let value = self.append(value);
-        self.note(known, name, value);
+        self.note(name, value);
     }
 }

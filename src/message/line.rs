@@ -1,7 +1,7 @@
 //! Reading a head of HTTP/1 line by line, as strictly as RFC 9112 is written: lines end with CR LF and nothing else, no line
 //! is folded, no space stands before a colon. What two readers could take for two things is refused.
 
-use super::head::{Fields, Known, Span};
+use super::head::{Fields, Span};
 use super::token::{is_token_byte, is_value};
 
 /// What a head may be like.
@@ -152,13 +152,11 @@ fn read_field(fields: &mut Fields, line: Span, underscores: bool) -> Result<(), 
     if !is_value(value) {
         return Err(Fault::Malformed("the value of a field has a character that values have not"));
     }
-    let known = Known::of(name);
-    // None of those that are known has one.
-    if !underscores && known == Known::Other && name.contains(&b'_') {
+    if !underscores && memchr::memchr(b'_', name).is_some() {
         return Ok(());
     }
     let value_start = start + colon + 1 + before;
     let value = Span::new(value_start, value_start + value.len());
-    fields.note(known, Span::new(start, start + colon), value);
+    fields.note(Span::new(start, start + colon), value);
     Ok(())
 }

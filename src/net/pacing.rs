@@ -1,7 +1,7 @@
 //! Connections within this machine are not paced.
 //!
 //! A congestion control that paces (BBR) sets a timer between one segment and the next, so that no queue builds up in the
-//! narrowest place on the way. Loopback has no such place, and there the timers are most of what a large body costs.
+//! narrowest place on the way. Loopback has no such place, and there the timers are a third of what a large body costs.
 
 use std::fs;
 use std::net::IpAddr;

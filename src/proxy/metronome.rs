@@ -5,12 +5,9 @@
 //! of theirs. So as long as some come, there is a timer that goes off no later than any of theirs.
 
 use std::cell::Cell;
-use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-
-use super::Desk;
 
 /// No longer than what a new connection first sets a timer for.
 pub(super) const BEAT: Duration = Duration::from_millis(5);
@@ -34,18 +31,40 @@ impl Metronome {
         }
     }
 
-    /// Beats while connections come, for as long as the worker runs.
-    pub(super) async fn run(desk: Rc<Desk>) {
-        let metronome = &desk.metronome;
-        let beats = async {
-            loop {
-                while metronome.wound.take() {
-                    tokio::time::sleep(BEAT).await;
-                }
-                metronome.stands.set(true);
-                metronome.starts.notified().await;
+    /// Beats while connections come, and for ever waits for those that do.
+    pub(super) async fn run(&self) {
+        loop {
+            while self.wound.take() {
+                tokio::time::sleep(BEAT).await;
             }
+            self.stands.set(true);
+            self.starts.notified().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn it_beats_while_connections_come_and_stands_still_when_none_does() {
+        let metronome = Metronome::default();
+        let connections = async {
+            tokio::task::yield_now().await;
+            assert!(metronome.stands.get(), "nobody has come");
+            for _ in 0..3 {
+                metronome.wind();
+                tokio::time::sleep(BEAT / 2).await;
+                assert!(!metronome.stands.get());
+            }
+            tokio::time::sleep(BEAT * 2).await;
+            assert!(metronome.stands.get(), "nobody has come for a beat");
         };
-        let _stopped: Option<()> = desk.tasks.stopping().clone().run_until_cancelled(beats).await;
+        tokio::select! {
+            biased;
+            () = metronome.run() => {}
+            () = connections => {}
+        }
     }
 }

@@ -105,7 +105,10 @@ impl Desk {
     /// Starts what looks after the connections to servers that wait for requests, and what makes timers cheap.
     pub fn keep_house(self: &Rc<Self>) {
         self.tasks.spawn_local("upstreams", http::Upstreams::keep_house(Rc::clone(self)));
-        self.tasks.spawn_local("metronome", Metronome::run(Rc::clone(self)));
+        let (desk, stopping) = (Rc::clone(self), self.tasks.stopping().clone());
+        self.tasks.spawn_local("metronome", async move {
+            let _stopped: Option<()> = stopping.run_until_cancelled(desk.metronome.run()).await;
+        });
     }
 
     /// Closes the connections to a server that wait for requests, as when it went down.

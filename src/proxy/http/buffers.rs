@@ -51,9 +51,9 @@ impl Stash {
         self.forwardings.borrow_mut().pop().unwrap_or_default()
     }
 
-    /// Takes one back that nobody else holds.
+    /// Takes one back that nobody else holds, if it is not large.
     pub(super) fn return_forwarding(&self, forwarding: Rc<Forwarding>) {
-        if Rc::strong_count(&forwarding) == 1 {
+        if Rc::strong_count(&forwarding) == 1 && forwarding.may_be_kept() {
             put(&self.forwardings, forwarding);
         }
     }

@@ -120,17 +120,18 @@ pub(super) fn request_fields(request: &Request, rules: &HeaderRules, ours: Ours<
     }
     let HeaderRules { remove: _, set, add } = rules;
     let Ours { forwarding, request_id, traceparent, grpc_timeout, .. } = ours;
-    if !sieve.replaces {
-        pen.forwarding(forwarding);
+    match sieve.replaces {
+        false => pen.forwarding(forwarding),
+        true => forwarding
+            .fields()
+            .filter(|(name, _)| sieve.is_left_alone(name.as_bytes()))
+            .for_each(|(name, value)| pen.field(name.as_bytes(), value)),
     }
     let mut write = |name: &[u8], value: &[u8]| {
         if sieve.is_left_alone(name) {
             pen.field(name, value);
         }
     };
-    if sieve.replaces {
-        forwarding.fields().for_each(|(name, value)| write(name.as_bytes(), value));
-    }
     via(request, &mut write);
     write(b"X-Request-Id", request_id);
     write(b"Traceparent", traceparent);

@@ -130,7 +130,10 @@ fn forwarding(request: &Request, context: &Context, trusted: bool) -> Rc<Forward
     let mut forwarding = context.desk.requests.stash.forwarding();
     // Nobody else holds one from the stash.
     Rc::make_mut(&mut forwarding).write(&hop, said);
-    if !trusted && let Some(before) = said_last.replace(Rc::clone(&forwarding)) {
+    if !trusted
+        && forwarding.may_be_kept()
+        && let Some(before) = said_last.replace(Rc::clone(&forwarding))
+    {
         context.desk.requests.stash.return_forwarding(before);
     }
     forwarding
