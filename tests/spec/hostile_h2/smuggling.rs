@@ -16,7 +16,7 @@ async fn with_a_request_within(frames: &mut Frames, method: &str, fields: &[Fiel
 async fn a_body_never_becomes_a_request() {
     let fortress = Fortress::start().await;
     let length = SMUGGLED.len().to_string();
-    // Framed wrongly: none of it arrives.
+    // Framed wrongly: none of the body arrives.
     let refused: [(&str, &[Field<'_>]); 8] = [
         ("GET", &[("content-length", b"0")]),
         ("POST", &[("content-length", b"0")]),
@@ -37,10 +37,14 @@ async fn a_body_never_becomes_a_request() {
         assert_eq!(verdict, Verdict::Status(200), "{method} {fields:?}");
     }
     fortress.stands().await;
+    // A head that says that nothing follows is whole for the server, if it is passed on before something does.
+    let whole_without = |request: &&String| matches!(request.as_str(), "GET /outer HTTP/1.1" | "POST /outer HTTP/1.1");
     let requests = fortress.record.requests();
-    assert!(requests.iter().all(|request| !request.starts_with("GET /smuggled")), "{requests:#?}");
-    let bodies = requests.iter().filter(|request| request.contains("/outer HTTP/1.1 GET /smuggled HTTP/1.1")).count();
-    assert_eq!((bodies, requests.len()), (3, 5), "{requests:#?}");
+    let others: Vec<&str> =
+        requests.iter().filter(|request| !whole_without(request)).map(|request| request.as_str()).collect();
+    let post = "POST /outer HTTP/1.1 GET /smuggled HTTP/1.1\r\nHost: example.com";
+    let get = "GET /outer HTTP/1.1 GET /smuggled HTTP/1.1\r\nHost: example.com";
+    assert_eq!(others, ["GET /healthy HTTP/1.1", post, get, post, "GET /healthy HTTP/1.1"]);
 }
 
 #[tokio::test]
