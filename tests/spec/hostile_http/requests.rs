@@ -34,9 +34,10 @@ pub async fn assert_fates(cases: Vec<Case>) {
 
 async fn fate_of(instance: &Instance, server: &Recorder, bytes: &[u8], fate: Fate) -> Result<(), String> {
     let mut client = Client::of(instance).await;
-    client.send(bytes).await;
-    if let Fate::Refused(_) = fate {
-        client.send(SMUGGLED).await;
+    // At once: what is good so far would be passed on before the rest has come.
+    match fate {
+        Fate::Refused(_) => client.send([bytes, SMUGGLED.as_bytes()].concat()).await,
+        Fate::Forwarded(_) => client.send(bytes).await,
     }
     let response = client.try_response().await.map_err(|error| format!("no response: {error}"))?;
     let status = response.status();
