@@ -14,6 +14,7 @@ pub mod disk; // reading files within bounds
 pub mod ending; // the closed list of reasons a connection ends for
 pub mod net; // addresses, socket options, connecting, streams, classes of errno
 pub mod message; // HTTP heads, framing and chunks, read strictly
+pub mod http2; // HTTP/2 without a socket: frames, packed heads, streams and windows
 pub mod metrics; // the Prometheus catalogue, counted in one shard per worker
 pub mod logging; // the subscriber and the access log
 pub mod task; // every spawned task is named, counted, told to stop and awaited

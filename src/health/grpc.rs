@@ -1,17 +1,17 @@
 //! The `grpc` check: the server is asked for its health by grpc.health.v1 (grpc/doc/health-checking.md).
 
-use ::http::header::{CONTENT_TYPE, TE, USER_AGENT};
 use ::http::uri::Authority;
-use ::http::{HeaderMap, HeaderValue, Method, Request, Uri};
-use hyper::body::Bytes;
 use tokio::time::Instant;
 
-use super::http::host;
+use super::http::{AGENT, host};
+use super::http2::{Answer, Http2Line};
 use super::line::{Ask, Fault, H2, Line, Question};
 use super::probe::Seen;
 use super::reach::Reach;
-use crate::logging::{told, words};
+use crate::http2::hpack::encoder::{Packer, Pseudo};
+use crate::logging::told;
 use crate::message::grpc::{Code, is_grpc};
+use crate::message::head::{Fields, Known};
 use crate::net::dial::First;
 
 /// What is offered by ALPN where TLS is spoken.
@@ -38,21 +38,15 @@ impl GrpcProbe {
     /// The most bytes of a service's name; the length of the message has to fit into a byte, that of the name too.
     pub const LONGEST_SERVICE: usize = 100;
 
-    fn request(&self, reach: &Reach) -> Result<Request<()>, String> {
+    fn pack(&self, reach: &Reach, packer: &mut Packer<'_>) {
         let host = self.host.clone().or_else(|| host(reach)).unwrap_or_else(|| Authority::from_static("localhost"));
-        let scheme = if reach.speaks_tls() { "https" } else { "http" };
-        let uri = Uri::builder().scheme(scheme).authority(host).path_and_query(METHOD);
-        let mut request = Request::new(());
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = uri.build().map_err(|error| words(&error))?;
-        *request.version_mut() = ::http::Version::HTTP_2;
-        let fields = [
-            (CONTENT_TYPE, "application/grpc"),
-            (TE, "trailers"),
-            (USER_AGENT, concat!("portreeve/", env!("CARGO_PKG_VERSION"))),
-        ];
-        request.headers_mut().extend(fields.map(|(name, value)| (name, HeaderValue::from_static(value))));
-        Ok(request)
+        packer.pseudo(Pseudo::Method, b"POST");
+        packer.pseudo(Pseudo::Scheme, if reach.speaks_tls() { b"https" } else { b"http" });
+        packer.pseudo(Pseudo::Authority, host.as_str().as_bytes());
+        packer.pseudo(Pseudo::Path, METHOD.as_bytes());
+        packer.field(b"content-type", b"application/grpc");
+        packer.field(b"te", b"trailers");
+        packer.field(b"user-agent", AGENT.as_bytes());
     }
 
     /// A `HealthCheckRequest`, which has the service as its field 1, a string, after the prefix of each message.
@@ -70,51 +64,17 @@ impl Question for GrpcProbe {
             opened.close(until).await;
             return Err("handshake: the server does not offer HTTP/2".to_owned());
         }
-        Line::h2(opened.io).await
+        Ok(Line::h2(opened.io))
     }
 
     async fn ask(&self, ask: &mut Ask, reach: &Reach) -> Result<Seen, Fault> {
-        let Ask::H2(sender) = ask else { return Err(Fault::Line("no HTTP/2".to_owned())) };
-        let request = self.request(reach).map_err(Fault::Line)?;
-        let mut sender = sender.clone().ready().await.map_err(|error| Fault::line(&error))?;
-        let (response, mut sending) = sender.send_request(request, false).map_err(|error| Fault::line(&error))?;
-        sending.send_data(Bytes::from(self.message()), true).map_err(|error| Fault::line(&error))?;
-        let response = response.await.map_err(|error| Fault::line(&error))?;
-        let status = response.status();
-        if status != 200 {
-            return Err(Fault::Answer(format!("status {}, expected 200", status.as_u16())));
-        }
-        if !response.headers().get(CONTENT_TYPE).is_some_and(|value| is_grpc(value.as_bytes())) {
-            return Err(Fault::Answer("the answer is not gRPC".to_owned()));
-        }
-        // A call that fails at once has no body, and its status among the first fields.
-        if let Some(failed) = failed(response.headers()) {
-            return Err(failed);
-        }
-        let (mut body, mut seen) = (response.into_body(), Vec::new());
-        while let Some(bytes) = body.data().await {
-            let bytes = bytes.map_err(|error| Fault::line(&error))?;
-            let _gone = body.flow_control().release_capacity(bytes.len());
-            seen.extend_from_slice(&bytes);
-            if seen.len() > MOST_OF_ANSWER {
-                return Err(Fault::Answer("the answer is far too long".to_owned()));
-            }
-        }
-        let trailers = body.trailers().await.map_err(|error| Fault::line(&error))?.unwrap_or_default();
-        if let Some(failed) = failed(&trailers) {
-            return Err(failed);
-        }
-        if !trailers.contains_key("grpc-status") {
-            return Err(Fault::Answer("the call has no end".to_owned()));
-        }
-        match status_of(&seen) {
-            Some(1) => Ok(Seen::default()),
-            Some(0) => Err(Fault::Answer("the service says UNKNOWN".to_owned())),
-            Some(2) => Err(Fault::Answer("the service says NOT_SERVING".to_owned())),
-            Some(3) => Err(Fault::Answer("the service says SERVICE_UNKNOWN".to_owned())),
-            Some(other) => Err(Fault::Answer(format!("the service says {other}"))),
-            None => Err(Fault::Answer("the answer is no message of health".to_owned())),
-        }
+        let Ask::H2(line) = ask else { return Err(Fault::Line("no HTTP/2".to_owned())) };
+        let message = self.message();
+        let asked = line.ask(false, &message, |packer| self.pack(reach, packer));
+        let answer = asked.await.map_err(Fault::Line)?;
+        let judged = judge(line, &answer).await;
+        line.leave(&answer);
+        judged.map(|()| Seen::default())
     }
 
     fn is_kept(&self) -> bool {
@@ -122,13 +82,49 @@ impl Question for GrpcProbe {
     }
 }
 
+/// Whether an answer says that the service is well.
+async fn judge(line: &mut Http2Line, answer: &Answer) -> Result<(), Fault> {
+    if answer.status != 200 {
+        return Err(Fault::Answer(format!("status {}, expected 200", answer.status)));
+    }
+    if !answer.fields.first(Known::ContentType).is_some_and(is_grpc) {
+        return Err(Fault::Answer("the answer is not gRPC".to_owned()));
+    }
+    // A call that fails at once has no body, and its status among the first fields.
+    if let Some(failed) = failed(&answer.fields) {
+        return Err(failed);
+    }
+    let mut seen = Vec::new();
+    while let Some(bytes) = line.next(answer).await.map_err(Fault::Line)? {
+        seen.extend_from_slice(&bytes);
+        if seen.len() > MOST_OF_ANSWER {
+            return Err(Fault::Answer("the answer is far too long".to_owned()));
+        }
+    }
+    let trailers = line.trailers(answer);
+    if let Some(failed) = failed(&trailers) {
+        return Err(failed);
+    }
+    if !trailers.has(Known::GrpcStatus) {
+        return Err(Fault::Answer("the call has no end".to_owned()));
+    }
+    match status_of(&seen) {
+        Some(1) => Ok(()),
+        Some(0) => Err(Fault::Answer("the service says UNKNOWN".to_owned())),
+        Some(2) => Err(Fault::Answer("the service says NOT_SERVING".to_owned())),
+        Some(3) => Err(Fault::Answer("the service says SERVICE_UNKNOWN".to_owned())),
+        Some(other) => Err(Fault::Answer(format!("the service says {other}"))),
+        None => Err(Fault::Answer("the answer is no message of health".to_owned())),
+    }
+}
+
 /// How a call went wrong, if its status says that it did.
-fn failed(fields: &HeaderMap) -> Option<Fault> {
-    let code = Code::parse(fields.get("grpc-status")?.as_bytes());
+fn failed(fields: &Fields) -> Option<Fault> {
+    let code = Code::parse(fields.first(Known::GrpcStatus)?);
     if code == Code::Ok {
         return None;
     }
-    let message = fields.get("grpc-message").map(|message| told(message.as_bytes()));
+    let message = fields.named(b"grpc-message").next().map(told);
     let message =
         message.filter(|message| !message.is_empty()).map_or_else(String::new, |message| format!(": {message}"));
     Some(Fault::Answer(format!("the call failed with {}{message}", code.label())))

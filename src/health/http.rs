@@ -4,15 +4,17 @@ use std::ops::RangeInclusive;
 use std::pin::Pin;
 
 use ::http::header::{CONNECTION, HOST, USER_AGENT};
-use ::http::uri::{Authority, PathAndQuery, Scheme};
-use ::http::{HeaderName, HeaderValue, Method, Request, Response, Uri};
+use ::http::uri::{Authority, PathAndQuery};
+use ::http::{HeaderName, HeaderValue, Method, Request, Uri};
 use http_body_util::Empty;
 use hyper::body::{Body, Bytes, Incoming};
 use tokio::time::Instant;
 
+use super::http2::{Answer, Http2Line};
 use super::line::{Ask, Fault, H2, Line, Question};
 use super::probe::Seen;
 use super::reach::Reach;
+use crate::http2::hpack::encoder::{Packer, Pseudo};
 use crate::logging::words;
 use crate::net::address::Endpoint;
 use crate::net::dial::First;
@@ -21,6 +23,8 @@ use crate::net::dial::First;
 const MOST_OF_BODY: usize = 64 * 1024;
 /// What HTTP/1.1 is called in ALPN (RFC 7301 §6).
 const HTTP_1_1: &[u8] = b"http/1.1";
+/// Who asks.
+pub(super) const AGENT: &str = concat!("portreeve/", env!("CARGO_PKG_VERSION"));
 
 /// The version of HTTP that is spoken to servers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,34 +92,33 @@ impl HttpProbe {
         Ok(request)
     }
 
-    fn request_h2(&self, host: Option<Authority>, speaks_tls: bool) -> Result<Request<()>, String> {
-        let mut request = Request::new(());
-        let scheme = if speaks_tls { Scheme::HTTPS } else { Scheme::HTTP };
-        let uri = Uri::builder().scheme(scheme).path_and_query(self.target.clone());
-        let uri = uri.authority(host.unwrap_or_else(|| Authority::from_static("localhost")));
-        *request.uri_mut() = uri.build().map_err(|error| words(&error))?;
-        *request.version_mut() = ::http::Version::HTTP_2;
-        self.fill(&mut request);
-        Ok(request)
+    fn pack(&self, host: Option<&Authority>, speaks_tls: bool, packer: &mut Packer<'_>) {
+        packer.pseudo(Pseudo::Method, self.method.as_str().as_bytes());
+        packer.pseudo(Pseudo::Scheme, if speaks_tls { b"https" } else { b"http" });
+        packer.pseudo(Pseudo::Authority, host.map_or("localhost", Authority::as_str).as_bytes());
+        packer.pseudo(Pseudo::Path, self.target.as_str().as_bytes());
+        // One of its own takes the place of ours.
+        let is_ours = !self.headers.iter().any(|(name, _)| name == USER_AGENT);
+        let agent = is_ours.then_some((USER_AGENT.as_str(), AGENT.as_bytes()));
+        let own = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        agent.into_iter().chain(own).for_each(|(name, value)| packer.field(name.as_bytes(), value));
     }
 
     fn fill<B>(&self, request: &mut Request<B>) {
         *request.method_mut() = self.method.clone();
-        let agent = HeaderValue::from_static(concat!("portreeve/", env!("CARGO_PKG_VERSION")));
-        request.headers_mut().insert(USER_AGENT, agent);
+        request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(AGENT));
         for (name, value) in &self.headers {
             request.headers_mut().insert(name, value.clone());
         }
     }
 
     /// Whether a response is as expected. What is kept for another question is read to its end.
-    async fn judge(&self, response: Response<Content>) -> Result<(), Fault> {
-        let status = response.status().as_u16();
+    async fn judge(&self, status: u16, content: &mut Content<'_>) -> Result<(), Fault> {
         if !self.statuses.iter().any(|range| range.contains(&status)) {
             return Err(Fault::Answer(format!("status {status}, expected {}", list(&self.statuses))));
         }
         let sought = self.body.as_deref().unwrap_or_default();
-        let (mut content, mut seen, mut found) = (response.into_body(), Vec::new(), sought.is_empty());
+        let (mut seen, mut found) = (Vec::new(), sought.is_empty());
         while !found || self.reuse {
             let Some(bytes) = content.next().await else { break };
             let bytes = bytes.map_err(Fault::Line)?;
@@ -146,7 +149,7 @@ impl Question for HttpProbe {
             opened.close(until).await;
             return Err("handshake: the server does not offer HTTP/2".to_owned());
         }
-        if agreed || asks_for_h2 { Line::h2(opened.io).await } else { Line::h1(opened.io).await }
+        if agreed || asks_for_h2 { Ok(Line::h2(opened.io)) } else { Line::h1(opened.io).await }
     }
 
     async fn ask(&self, ask: &mut Ask, reach: &Reach) -> Result<Seen, Fault> {
@@ -156,14 +159,15 @@ impl Question for HttpProbe {
                 let request = self.request_h1(host.as_ref()).map_err(Fault::Line)?;
                 sender.ready().await.map_err(|error| Fault::line(&error))?;
                 let response = sender.send_request(request).await.map_err(|error| Fault::line(&error))?;
-                self.judge(response.map(Content::H1)).await?;
+                self.judge(response.status().as_u16(), &mut Content::H1(response.into_body())).await?;
             }
-            Ask::H2(sender) => {
-                let request = self.request_h2(host, reach.speaks_tls()).map_err(Fault::Line)?;
-                let mut ready = sender.clone().ready().await.map_err(|error| Fault::line(&error))?;
-                let (response, _) = ready.send_request(request, true).map_err(|error| Fault::line(&error))?;
-                let response = response.await.map_err(|error| Fault::line(&error))?;
-                self.judge(response.map(Content::H2)).await?;
+            Ask::H2(line) => {
+                let to_head = self.method == Method::HEAD;
+                let asked = line.ask(to_head, &[], |packer| self.pack(host.as_ref(), reach.speaks_tls(), packer));
+                let answer = asked.await.map_err(Fault::Line)?;
+                let judged = self.judge(answer.status, &mut Content::H2(line, &answer)).await;
+                line.leave(&answer);
+                judged?;
             }
         }
         Ok(Seen::default())
@@ -175,12 +179,12 @@ impl Question for HttpProbe {
 }
 
 /// The body of a response.
-enum Content {
+enum Content<'l> {
     H1(Incoming),
-    H2(h2::RecvStream),
+    H2(&'l mut Http2Line, &'l Answer),
 }
 
-impl Content {
+impl Content<'_> {
     /// What comes next of it; trailers are passed over.
     async fn next(&mut self) -> Option<Result<Bytes, String>> {
         match self {
@@ -193,13 +197,7 @@ impl Content {
                     Err(error) => return Some(Err(words(&error))),
                 }
             },
-            Self::H2(body) => {
-                let data = body.data().await?.map_err(|error| words(&error));
-                if let Ok(data) = &data {
-                    let _gone = body.flow_control().release_capacity(data.len());
-                }
-                Some(data)
-            }
+            Self::H2(line, answer) => Some(line.next(answer).await.transpose()?.map(Bytes::from)),
         }
     }
 }

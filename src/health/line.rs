@@ -12,6 +12,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, timeout_at};
 
+use super::http2::Http2Line;
 use super::probe::Seen;
 use super::reach::{Io, LATE, Reach, within};
 use crate::logging::words;
@@ -26,13 +27,14 @@ pub(super) const H2: &[u8] = b"h2";
 /// A connection.
 pub(super) struct Line {
     ask: Ask,
+    /// What goes on beside a question, of HTTP/1.
     going: Going,
 }
 
 /// What questions are sent through.
 pub(super) enum Ask {
     H1(http1::SendRequest<Empty<Bytes>>),
-    H2(h2::client::SendRequest<Bytes>),
+    H2(Box<Http2Line>),
 }
 
 /// Why a question had no good answer.
@@ -137,11 +139,8 @@ impl Line {
     }
 
     /// Begins to speak HTTP/2.
-    pub(super) async fn h2(io: Box<dyn Io>) -> Result<Self, String> {
-        let mut builder = h2::client::Builder::new();
-        builder.enable_push(false).max_header_list_size(MOST_OF_HEAD as u32);
-        let (sender, connection) = builder.handshake::<_, Bytes>(io).await.map_err(|error| words(&error))?;
-        Ok(Self { ask: Ask::H2(sender), going: Going::new(connection) })
+    pub(super) fn h2(io: Box<dyn Io>) -> Self {
+        Self { ask: Ask::H2(Box::new(Http2Line::new(io))), going: Going(None) }
     }
 
     async fn asked(&mut self, question: &impl Question, reach: &Reach) -> Result<Seen, Fault> {
@@ -152,21 +151,26 @@ impl Line {
     /// Keeps it for the next time, if it is fit to be asked something else.
     async fn keep(mut self, until: Instant) -> Option<Self> {
         let Self { ask, going } = &mut self;
-        let ready = going.along(async {
-            match ask {
-                Ask::H1(sender) => sender.ready().await.is_ok(),
-                Ask::H2(sender) => sender.clone().ready().await.is_ok(),
+        let is_ready = match ask {
+            Ask::H1(sender) => {
+                let ready = going.along(async { sender.ready().await.is_ok() });
+                timeout_at(until, ready).await.unwrap_or(false) && going.0.is_some()
             }
-        });
-        let is_ready = timeout_at(until, ready).await.unwrap_or(false);
-        (is_ready && self.going.0.is_some()).then_some(self)
+            Ask::H2(line) => timeout_at(until, line.settle()).await.unwrap_or(false),
+        };
+        is_ready.then_some(self)
     }
 
     /// Lets it come to an orderly end.
     async fn end(self, until: Instant) {
         let Self { ask, going } = self;
-        // There is nothing more to ask.
-        drop(ask);
+        match ask {
+            // There is nothing more to ask.
+            Ask::H1(sender) => drop(sender),
+            Ask::H2(line) => {
+                let _however_it_ends = timeout_at(until, line.end()).await;
+            }
+        }
         if let Some(going) = going.0 {
             let _however_it_ends = timeout_at(until, going).await;
         }

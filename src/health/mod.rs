@@ -5,6 +5,7 @@ mod agent;
 mod checker;
 mod grpc;
 mod http;
+mod http2;
 mod line;
 mod mysql;
 mod outlier;

@@ -183,6 +183,18 @@ impl Fields {
         self.present = 0;
     }
 
+    /// Keeps no larger buffer than this, unless there is more in it.
+    pub fn shrink_to(&mut self, bytes: usize) {
+        self.bytes.shrink_to(bytes);
+    }
+
+    /// Keeps those fields alone for which `keep` says so.
+    pub fn retain(&mut self, mut keep: impl FnMut(Known, &[u8], &[u8]) -> bool) {
+        let Self { bytes, fields, present } = self;
+        fields.retain(|field| keep(field.known, field.name.of(bytes), field.value.of(bytes)));
+        *present = fields.iter().fold(0, |present, field| present | field.known.bit());
+    }
+
     /// All its bytes.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {

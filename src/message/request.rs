@@ -208,36 +208,32 @@ impl Request {
         self.upgrade.map(|upgrade| upgrade.of(self.fields.bytes()))
     }
 
-    /// Begins a head that came in another form than the bytes of HTTP/1: its method, its authority and its path with query.
+    /// Takes over a head that came in another form than the bytes of HTTP/1: its fields, among whose bytes its method, its
+    /// authority and its path with query stand.
     ///
     /// # Errors
     /// As for those of HTTP/1.
-    pub fn begin(
-        &mut self,
-        version: Version,
-        method: &[u8],
-        authority: Option<&[u8]>,
-        path: &[u8],
-    ) -> Result<(), Fault> {
+    pub fn adopt(&mut self, fields: &mut Fields, method: Span, authority: Span, path: Span) -> Result<(), Fault> {
         self.clear();
-        self.version = version;
-        if !is_token(method) || method.len() > LONGEST_METHOD {
+        std::mem::swap(&mut self.fields, fields);
+        self.version = Version::Http2;
+        self.keeps_alive = true;
+        let bytes = self.fields.bytes();
+        if !is_token(method.of(bytes)) || method.of(bytes).len() > LONGEST_METHOD {
             return Err(Fault::Malformed("its method is none"));
         }
-        self.method = self.fields.append(method);
-        if let Some(authority) = authority {
-            let parsed = Authority::parse(authority)?;
-            self.port = parsed.port;
-            parsed.write_host(&mut self.host);
-            self.authority = self.fields.append(authority);
-        }
-        if path == b"*" && method == b"OPTIONS" {
-            self.path = self.fields.append(path);
+        let parsed = Authority::parse(authority.of(bytes))?;
+        self.port = parsed.port;
+        parsed.write_host(&mut self.host);
+        (self.method, self.authority) = (method, authority);
+        if path.of(bytes) == b"*" && method.of(bytes) == b"OPTIONS" {
+            self.path = path;
             return Ok(());
         }
-        let target = Target::of_path(None, path)?;
-        self.path = self.fields.append(target.path);
-        self.query = target.query.map(|query| self.fields.append(query));
+        let target = Target::of_path(None, path.of(bytes))?;
+        let query = path.start() + target.path.len() + 1;
+        self.path = Span::new(path.start(), path.start() + target.path.len());
+        self.query = target.query.map(|target| Span::new(query, query + target.len()));
         Ok(())
     }
 }

@@ -103,10 +103,11 @@ impl Response {
         matches!(self.status, 100..=199)
     }
 
-    /// Begins a head that came in another form than the bytes of HTTP/1.
-    pub fn begin(&mut self, version: Version, status: u16) {
+    /// Takes over a head that came in another form than the bytes of HTTP/1.
+    pub fn adopt(&mut self, fields: &mut Fields, status: u16) {
         self.clear();
-        self.version = version;
+        std::mem::swap(&mut self.fields, fields);
+        self.version = Version::Http2;
         self.status = status;
         self.keeps_alive = true;
     }

@@ -1,6 +1,7 @@
 //! Which bytes may stand where: the characters of RFC 9110 §5.6.2, §5.5 and RFC 3986, as tables.
 
 const TOKEN: u8 = 1;
+const LOWER_TOKEN: u8 = 2;
 const PATH: u8 = 4;
 const QUERY: u8 = 8;
 const HOST: u8 = 16;
@@ -17,6 +18,9 @@ const fn classes() -> [u8; 256] {
         let mut class = 0;
         if alphanumeric || in_set(c, b"!#$%&'*+-.^_`|~") {
             class |= TOKEN;
+            if !c.is_ascii_uppercase() {
+                class |= LOWER_TOKEN;
+            }
         }
         // What RFC 3986 has, and what browsers send beside it (URL Standard §1.3) where nobody reads it in two ways.
         if alphanumeric || in_set(c, b"-._~%!$&'()*+,;=:@/[]|^") {
@@ -54,6 +58,12 @@ fn is(byte: u8, class: u8) -> bool {
 #[must_use]
 pub fn is_token_byte(byte: u8) -> bool {
     is(byte, TOKEN)
+}
+
+/// Whether these bytes are a token without capitals: the name of a field in HTTP/2 (RFC 9113 §8.2).
+#[must_use]
+pub fn is_lower_token(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && bytes.iter().all(|byte| is(*byte, LOWER_TOKEN))
 }
 
 /// Whether these bytes are a token.

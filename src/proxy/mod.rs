@@ -63,6 +63,8 @@ pub struct Requests {
     stash: http::Stash,
     /// Connections to servers that wait for the next one.
     upstreams: http::Upstreams,
+    /// Tasks that wait for the next one of HTTP/2.
+    runners: http::Runners,
     /// Places for responses that are compressed.
     encoders: http::Places,
     /// Places for copies of requests.
@@ -108,6 +110,7 @@ impl Desk {
         let (desk, stopping) = (Rc::clone(self), self.tasks.stopping().clone());
         self.tasks.spawn_local("metronome", async move {
             let _stopped: Option<()> = stopping.run_until_cancelled(desk.metronome.run()).await;
+            desk.requests.runners.dismiss();
         });
     }
 

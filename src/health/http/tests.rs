@@ -242,7 +242,7 @@ async fn a_proxy_header_comes_before_the_request() {
 async fn serve_h2(stream: impl AsyncRead + AsyncWrite + Unpin, body: &'static str) -> String {
     let mut connection = h2::server::handshake(stream).await.unwrap();
     let (request, mut respond) = connection.accept().await.unwrap().unwrap();
-    let response = Response::builder().status(StatusCode::OK).body(()).unwrap();
+    let response = ::http::Response::builder().status(StatusCode::OK).body(()).unwrap();
     let mut sending = respond.send_response(response, false).unwrap();
     sending.send_data(Bytes::from_static(body.as_bytes()), true).unwrap();
     while connection.accept().await.is_some() {}

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::task::{Context, Poll, ready};
 
 use super::buffers::Inbound;
+use crate::http2::Code;
 use crate::message::chunked::Decoder;
 use crate::message::framing::Length;
 use crate::message::head::Fields;
@@ -67,7 +68,7 @@ pub(super) enum BodyFault {
     /// It is not what its framing says.
     Malformed(line::Fault),
     /// HTTP/2: the other side gave it up, or broke the protocol.
-    Reset(h2::Reason),
+    Reset(Code),
 }
 
 impl BodyFault {

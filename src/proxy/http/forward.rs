@@ -3,6 +3,7 @@
 
 use super::sides::ResponseHead;
 use crate::config::model::http::HeaderRules;
+use crate::http2::hpack::encoder::Packer;
 use crate::message::compress::Change;
 use crate::message::decimal::Decimal;
 use crate::message::forwarded::Forwarding;
@@ -36,6 +37,13 @@ impl Pen for Vec<u8> {
 
     fn forwarding(&mut self, forwarding: &Forwarding) {
         self.extend_from_slice(forwarding.lines());
+    }
+}
+
+/// In the form of HTTP/2.
+impl Pen for Packer<'_> {
+    fn field(&mut self, name: &[u8], value: &[u8]) {
+        Packer::field(self, name, value);
     }
 }
 
@@ -93,13 +101,20 @@ pub(super) struct Ours<'a> {
     pub(super) grpc_timeout: Option<String>,
 }
 
-/// Writes the fields of a request, but for its host and how its body is framed.
-pub(super) fn request_fields(request: &Request, rules: &HeaderRules, ours: Ours<'_>, pen: &mut impl Pen) {
+/// Writes the fields of a request, but for its host, how its body is framed, and one that has no place in the next version.
+pub(super) fn request_fields(
+    request: &Request,
+    rules: &HeaderRules,
+    ours: Ours<'_>,
+    left_out: Option<Known>,
+    pen: &mut impl Pen,
+) {
     let fields = &request.fields;
     let sieve = Sieve::new(fields, rules);
     for (known, name, value) in fields.iter() {
         let passes = match known.role() {
             Role::Hop => false,
+            _ if Some(known) == left_out => false,
             Role::Ours => known == Known::Tracestate && ours.keeps_tracestate && sieve.passes(name),
             Role::End if known == Known::Authorization => ours.keeps_authorization && sieve.passes(name),
             Role::End if known == Known::GrpcTimeout => ours.grpc_timeout.is_none() && sieve.passes(name),
@@ -204,11 +219,16 @@ pub(super) fn response_fields(response: &Response, rules: &HeaderRules, pen: &mu
 
 /// Writes a trailer section: what frames a message, and what concerns one hop, has no place there (RFC 9110 §6.5.1).
 pub(super) fn trailer_fields(trailers: &Fields, pen: &mut impl Pen) {
-    for (known, name, value) in trailers.iter() {
-        if matches!(known, Known::Other | Known::GrpcStatus) {
-            pen.field(name, value);
-        }
-    }
+    trailers.iter().filter(|(known, ..)| is_trailer(*known)).for_each(|(_, name, value)| pen.field(name, value));
+}
+
+/// Whether a trailer section has anything that is passed on.
+pub(super) fn has_trailers(trailers: &Fields) -> bool {
+    trailers.iter().any(|(known, ..)| is_trailer(known))
+}
+
+fn is_trailer(known: Known) -> bool {
+    matches!(known, Known::Other | Known::GrpcStatus)
 }
 
 /// Writes how a body of HTTP/1 is framed.

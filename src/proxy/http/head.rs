@@ -2,7 +2,6 @@
 
 use std::rc::Rc;
 
-use h2::ext::Protocol;
 use tokio::time::Instant;
 
 use super::attempt::Errand;
@@ -11,6 +10,7 @@ use super::forward::{self, Ours, Pen};
 use super::record::Context;
 use super::request::Job;
 use crate::backend::Server;
+use crate::http2::hpack::encoder::{Packer, Pseudo};
 use crate::message::forwarded::{Forwarding, Hop, Said};
 use crate::message::framing::Length;
 use crate::message::grpc::format_timeout;
@@ -140,43 +140,43 @@ fn forwarding(request: &Request, context: &Context, trusted: bool) -> Rc<Forward
 }
 
 impl Job<'_> {
-    /// The head in the form of HTTP/2; none if its target is none there.
-    pub(super) fn http2_head(&self, errand: &Errand<'_>, server: &Server) -> Option<http::Request<()>> {
+    /// Packs the head in the form of HTTP/2.
+    pub(super) fn pack_head(&self, errand: &Errand<'_>, server: &Server, packer: &mut Packer<'_>) {
         let Errand { route, pool, words, .. } = errand;
         let request = self.request;
-        let mut path = Vec::new();
-        write_path(request, route, &mut path);
-        if let Some(query) = request.query() {
-            path.push(b'?');
-            path.extend_from_slice(query);
+        let upgrade = request.upgrade();
+        packer.pseudo(Pseudo::Method, if upgrade.is_some() { b"CONNECT" } else { request.method() });
+        packer.pseudo(Pseudo::Scheme, if server.tls.is_some() { b"https" } else { b"http" });
+        match (&route.route.rewrite.host, request.authority()) {
+            (Some(host), _) => packer.pseudo(Pseudo::Authority, host.as_bytes()),
+            // Of HTTP/1.0, which may name none.
+            (None, b"") => packer.pseudo(Pseudo::Authority, server.address.to_string().as_bytes()),
+            (None, host) => packer.pseudo(Pseudo::Authority, host),
         }
-        let host = match (&route.route.rewrite.host, request.authority()) {
-            (Some(host), _) => host.as_bytes().to_vec(),
-            (None, b"") => server.address.to_string().into_bytes(),
-            (None, host) => host.to_vec(),
-        };
-        let scheme = if server.tls.is_some() { "https" } else { "http" };
-        let uri = http::Uri::builder().scheme(scheme).authority(host).path_and_query(path).build().ok()?;
-        let mut head = http::Request::new(());
-        *head.method_mut() = http::Method::from_bytes(request.method()).ok()?;
-        *head.uri_mut() = uri;
-        *head.version_mut() = http::Version::HTTP_2;
+        match (&route.route.rewrite.prefix, request.query()) {
+            (None, None) => packer.pseudo(Pseudo::Path, request.path()),
+            (Some(_), _) | (None, Some(_)) => {
+                let mut path = Vec::new();
+                write_path(request, route, &mut path);
+                if let Some(query) = request.query() {
+                    path.push(b'?');
+                    path.extend_from_slice(query);
+                }
+                packer.pseudo(Pseudo::Path, &path);
+            }
+        }
+        if let Some(protocol) = upgrade {
+            packer.protocol(protocol);
+        }
         let ours = words.ours(route, pool);
-        let fields = head.headers_mut();
-        forward::request_fields(request, &route.route.request_headers, ours, fields);
+        let is_left_out = upgrade.is_some().then_some(Known::SecWebSocketKey);
+        forward::request_fields(request, &route.route.request_headers, ours, is_left_out, packer);
         if let Length::Exactly(_) = request.length {
-            forward::framing(request.length, fields);
+            forward::framing(request.length, packer);
         }
         if request.expects_continue {
-            fields.field(b"expect", b"100-continue");
+            packer.field(b"expect", b"100-continue");
         }
-        if let Some(protocol) = request.upgrade() {
-            // Of HTTP/1 alone, and its answer with it (RFC 8441 §5).
-            fields.remove(http::header::SEC_WEBSOCKET_KEY);
-            *head.method_mut() = http::Method::CONNECT;
-            head.extensions_mut().insert(Protocol::from(std::str::from_utf8(protocol).ok()?));
-        }
-        Some(head)
     }
 
     /// Writes the head in the form of HTTP/1.
@@ -198,7 +198,7 @@ impl Job<'_> {
             (None, host) => out.field(b"Host", host),
         }
         let ours = words.ours(route, pool);
-        forward::request_fields(request, &route.route.request_headers, ours, out);
+        forward::request_fields(request, &route.route.request_headers, ours, None, out);
         match request.length {
             // That a body is empty is said where one would be expected (RFC 9110 §8.6).
             Length::Exactly(_) | Length::Unknown => forward::framing(request.length, out),

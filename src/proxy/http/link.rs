@@ -3,14 +3,13 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::attempt::Errand;
 use super::http2::Http2Connection;
-use super::request::{Job, PATIENCE, RESPONSE_LIMITS};
+use super::request::Job;
 use super::server::Http1Server;
 use super::sides::Server;
-use super::upstream::Making;
 use crate::backend::Server as Backend;
 use crate::config::model::http::{HttpPool, HttpVersion};
 use crate::ending::Reason;
@@ -82,7 +81,7 @@ impl Job<'_> {
             ServerEnd::Tls(stream) => *version != HttpVersion::Http1 && stream.alpn() == Some(b"h2"),
         };
         if is_http2 {
-            let mut connection = self.http2(end, None).await?;
+            let mut connection = Http2Connection::begin(&desk, end, None);
             if is_pooled {
                 let upstreams = &desk.requests.upstreams;
                 upstreams.gate(server, keep).http1.set(false);
@@ -153,26 +152,13 @@ impl Job<'_> {
             let connection = self.hand_over(errand, server, Box::new(Http1Server::new(made)));
             return Ok(Some(Link { connection, connecting }));
         }
-        let mut connection = self.http2(made, making).await.inspect_err(|reason| gate.failed(*reason))?;
+        let mut connection = Http2Connection::begin(&desk, made, making);
         upstreams.put_shared(server, keep, connection.clone());
         if upgrades && !connection.will_take_connect().await {
             return Ok(None);
         }
         let connection = self.send_http2(errand, server, &mut connection)?;
         Ok(Some(Link { connection, connecting }))
-    }
-
-    /// Begins HTTP/2 on a new connection.
-    async fn http2(&mut self, end: ServerEnd, making: Option<Making>) -> Result<Http2Connection, Reason> {
-        let beginning = Http2Connection::begin(&self.context.desk, end, RESPONSE_LIMITS.bytes, making);
-        match timeout(PATIENCE, Box::pin(beginning)).await {
-            Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(error)) => {
-                self.record.failed(format_args!("HTTP/2 to the server: {error}"));
-                Err(Reason::ServerReset)
-            }
-            Err(_elapsed) => Err(Reason::ConnectTimeout),
-        }
     }
 
     /// Hands a connection of HTTP/2 the head of the request.
@@ -182,12 +168,12 @@ impl Job<'_> {
         server: &Backend,
         connection: &mut Http2Connection,
     ) -> Result<Server, Reason> {
-        let head = self.http2_head(errand, server).ok_or(Reason::BadRequest)?;
         let ended = self.request.length.is_empty() && self.request.upgrade().is_none();
-        match connection.send(head, ended) {
+        let sent = connection.send(self.request.is_head(), ended, |packer| self.pack_head(errand, server, packer));
+        match sent {
             Ok(stream) => Ok(Server::Http2(Box::new(stream))),
-            Err(error) => {
-                self.record.failed(format_args!("HTTP/2 to the server: {error}"));
+            Err(words) => {
+                self.record.failed(format_args!("HTTP/2 to the server: {words}"));
                 Err(Reason::ServerReset)
             }
         }

@@ -43,6 +43,7 @@ use super::live::Entry;
 use super::record::Record;
 use crate::config::model::ListenerTimeouts;
 use crate::ending::Reason;
+use crate::http2::PREFACE;
 use crate::message::line::Fault;
 use crate::message::request::{Parsed, Request};
 use crate::net::address::Endpoint;
@@ -57,6 +58,7 @@ use sides::Client;
 use timer::Timer;
 
 pub(super) use buffers::Stash;
+pub(super) use http2::Runners;
 pub(super) use places::Places;
 pub(super) use upstream::Upstreams;
 
@@ -284,10 +286,10 @@ impl Connection {
             // Of a client that knows that HTTP/2 is spoken here (RFC 9113 §3.3).
             if self.requests == 0 {
                 let begun = request.fields.bytes();
-                if begun.starts_with(http2::PREFACE) {
+                if begun.starts_with(PREFACE) {
                     return Err(Unread::Http2);
                 }
-                if http2::PREFACE.starts_with(begun) {
+                if PREFACE.starts_with(begun) {
                     continue;
                 }
             }

@@ -77,7 +77,7 @@ impl Client<'_> {
     pub(super) fn body_is_over(&mut self) -> bool {
         match self {
             Self::Http1(client) => client.body.is_over(),
-            Self::Http2(client) => client.receiver().is_over(),
+            Self::Http2(client) => client.stream.is_over(),
             Self::Nobody(client) => client.body_is_over(),
         }
     }
@@ -91,7 +91,7 @@ impl Client<'_> {
     ) -> Poll<Result<Piece, BodyFault>> {
         match self {
             Self::Http1(client) => client.poll_body(cx, buffer, trailers),
-            Self::Http2(client) => client.receiver().poll_read(cx, buffer),
+            Self::Http2(client) => client.stream.poll_read(cx, buffer),
             Self::Nobody(client) => client.poll_body(cx, buffer),
         }
     }
@@ -100,7 +100,7 @@ impl Client<'_> {
     pub(super) fn trailers(&self) -> Option<&Fields> {
         match self {
             Self::Http1(client) => client.body.trailers(),
-            Self::Http2(client) => client.trailers(),
+            Self::Http2(client) => client.stream.trailers(),
             Self::Nobody(client) => client.trailers(),
         }
     }
@@ -109,7 +109,7 @@ impl Client<'_> {
     pub(super) fn lend(&mut self, stash: &Stash) {
         match self {
             Self::Http1(client) => client.outbound.borrow_buffer(stash),
-            // Those write to buffers that are given away.
+            // Those write to the buffer of their connection, or to none.
             Self::Http2(_) | Self::Nobody(_) => {}
         }
     }
@@ -166,7 +166,7 @@ impl Client<'_> {
                 let Http1Client { end, outbound, .. } = &mut **client;
                 outbound.poll_flush(cx, end, false)
             }
-            Self::Http2(client) => client.poll_ready(cx),
+            Self::Http2(client) => client.stream.poll_ready(cx),
             Self::Nobody(_) => Poll::Ready(Ok(())),
         }
     }
@@ -175,7 +175,7 @@ impl Client<'_> {
     pub(super) fn send(&mut self, cx: &mut Context<'_>, piece: Outgoing<'_>) -> Result<(), Broken> {
         match self {
             Self::Http1(client) => client.send(cx, piece),
-            Self::Http2(client) => client.send(cx, piece.bytes(), piece.last, piece.trailers),
+            Self::Http2(client) => client.stream.send(cx, piece.bytes(), piece.last, piece.trailers),
             Self::Nobody(client) => client.take(piece.len()),
         }
     }
@@ -214,7 +214,7 @@ impl Server {
                 let Http1Server { end, outbound, .. } = &mut **server;
                 outbound.poll_flush(cx, end, false)
             }
-            Self::Http2(server) => server.sender.poll_ready(cx),
+            Self::Http2(server) => server.stream.poll_ready(cx),
         }
     }
 
@@ -222,7 +222,7 @@ impl Server {
     pub(super) fn is_blocked(&self) -> bool {
         match self {
             Self::Http1(server) => !server.outbound.is_empty(),
-            Self::Http2(server) => !server.sender.is_empty(),
+            Self::Http2(server) => !server.stream.is_empty(),
         }
     }
 
@@ -254,7 +254,7 @@ impl Server {
     pub(super) fn send(&mut self, cx: &mut Context<'_>, piece: Outgoing<'_>) -> Result<(), Broken> {
         match self {
             Self::Http1(server) => server.send(cx, piece),
-            Self::Http2(server) => server.send(cx, piece.bytes(), piece.last, piece.trailers),
+            Self::Http2(server) => server.stream.send(cx, piece.bytes(), piece.last, piece.trailers),
         }
     }
 
@@ -282,7 +282,7 @@ impl Server {
     ) -> Poll<Result<Piece, BodyFault>> {
         match self {
             Self::Http1(server) => server.poll_body(cx, buffer, trailers),
-            Self::Http2(server) => server.poll_body(cx, buffer),
+            Self::Http2(server) => server.stream.poll_read(cx, buffer),
         }
     }
 
@@ -290,7 +290,7 @@ impl Server {
     pub(super) fn trailers(&self) -> Option<&Fields> {
         match self {
             Self::Http1(server) => server.body.trailers(),
-            Self::Http2(server) => server.trailers(),
+            Self::Http2(server) => server.stream.trailers(),
         }
     }
 }

@@ -12,12 +12,13 @@ use super::body::Piece;
 use super::client::Http1Client;
 use super::exchange::of_client_broken;
 use super::forward::{self, Pen};
-use super::http2::{Client2 as Http2Client, Tunnelled};
+use super::http2::{Client2 as Http2Client, Http2Stream, Tunnelled};
 use super::record::RequestRecord;
 use super::request::{PATIENCE, Upgraded};
 use super::sides::{Server, status_line};
 use crate::config::model::http::HeaderRules;
 use crate::ending::Reason;
+use crate::http2::Code;
 use crate::message::head::Known;
 use crate::net::stream::Stream;
 use crate::proxy::live::Live;
@@ -154,18 +155,22 @@ pub(super) async fn of_http2(mut client: Http2Client, upgraded: Upgraded, mut re
 struct StreamWire<S>(S);
 
 impl<S: Tunnelled> StreamWire<S> {
+    fn stream(&mut self) -> &mut Http2Stream {
+        self.0.stream()
+    }
+
     /// Hands these bytes over; once, since what has no room is kept by the stream.
     fn poll_write_all(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<(), Broken>> {
         match bytes {
             [] => Poll::Ready(Ok(())),
-            _ => Poll::Ready(self.0.send(cx, bytes, false)),
+            _ => Poll::Ready(self.stream().send(cx, bytes, false, None)),
         }
     }
 }
 
 impl<S: Tunnelled> Wire for StreamWire<S> {
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<Read, Broken>> {
-        let piece = ready!(self.0.poll_read(cx, buffer));
+        let piece = ready!(self.stream().poll_read(cx, buffer));
         Poll::Ready(match piece {
             Ok(Piece { bytes, end: true }) => Ok(Read { bytes, then: Then::End }),
             Ok(Piece { bytes, end: false }) => Ok(Read { bytes, then: Then::Unknown }),
@@ -174,21 +179,21 @@ impl<S: Tunnelled> Wire for StreamWire<S> {
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8], last: bool) -> Poll<Result<usize, Broken>> {
-        ready!(self.0.poll_ready(cx))?;
+        ready!(self.stream().poll_ready(cx))?;
         // The end itself comes with `poll_finish`: others may follow what is the last for now.
         let _ = last;
-        self.0.send(cx, bytes, false)?;
+        self.stream().send(cx, bytes, false, None)?;
         Poll::Ready(Ok(bytes.len()))
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        self.0.poll_ready(cx)
+        self.stream().poll_ready(cx)
     }
 
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let _gone = ready!(self.0.poll_ready(cx));
-        let _gone = self.0.send(cx, &[], true);
-        self.0.poll_ready(cx).map(|_gone| ())
+        let _gone = ready!(self.stream().poll_ready(cx));
+        let _gone = self.stream().send(cx, &[], true, None);
+        self.stream().poll_ready(cx).map(|_gone| ())
     }
 
     fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -203,7 +208,7 @@ impl<S: Tunnelled> Wire for StreamWire<S> {
     fn set_nodelay(&self) {}
 
     fn abandon(&mut self) {
-        self.0.reset(h2::Reason::CANCEL);
+        self.stream().reset(Code::CANCEL);
     }
 
     fn words(&self) -> Option<String> {

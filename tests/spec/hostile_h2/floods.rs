@@ -110,6 +110,19 @@ async fn settings_and_pings_whose_answers_are_not_read_pile_up_nowhere() {
 }
 
 #[tokio::test]
+async fn far_more_requests_than_agreed_end_the_connection() {
+    let fortress = Fortress::start().await;
+    let mut frames = fortress.connect().await;
+    let head = request("GET", "/far-more", &[]);
+    let code = flood(&mut frames, 100_000, |number| frame(HEADERS, WHOLE, stream(number), &head)).await;
+    assert!(code.is_none_or(|code| code != 0), "{code:?}");
+    fortress.stands().await;
+    let asked = fortress.record.requests().iter().filter(|request| request.contains("far-more")).count();
+    assert!(asked < 10_000, "the server was asked {asked} times");
+    fortress.keeps_its_memory();
+}
+
+#[tokio::test]
 async fn data_frames_without_data_end_the_stream_or_the_connection() {
     // CVE-2019-9518.
     let fortress = Fortress::with("timeouts = { body_idle = \"3s\" }").await;

@@ -1,26 +1,22 @@
-//! HTTP/2 from clients: many requests at once on one connection, each served by a task of its own.
+//! HTTP/2 from clients: many requests at once on one connection, each served by a task that has no other meanwhile.
 //!
-//! The protocol itself is the `h2` crate's, with its budgets against floods; deadlines, limits and what becomes of a request
-//! are ours, and the same as for HTTP/1.
+//! The protocol itself is [`crate::http2`]'s, with its budgets against floods; deadlines, limits and what becomes of a request
+//! are the same as for HTTP/1.
 
 mod client;
+mod driver;
 mod heads;
+mod runners;
 mod server;
 mod stream;
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Waker};
 
-use bytes::Bytes;
-use h2::ext::Protocol;
-use h2::server::{Connection as Http2, SendResponse};
-use h2::{Reason as Code, RecvStream};
-use http::Request as Head;
-use tokio::time::{Duration, Instant, timeout, timeout_at};
+use tokio::time::{Duration, Instant, timeout};
 
 use super::record::{Context, RequestRecord};
 use super::request::{Finish, Job, PATIENCE};
@@ -30,32 +26,31 @@ use super::{Terms, answer, tunnel};
 use crate::config::model::ListenerTimeouts;
 use crate::config::model::http::HttpLimits;
 use crate::ending::Reason;
+use crate::http2::{self, Code, Connection, Ended, Side};
 use crate::proxy::ends::ClientEnd;
 use crate::proxy::live::Entry;
-use crate::relay::{FirstByte, Limits, WireIo};
+use crate::relay::{Broken, FirstByte, Limits};
 use crate::snapshot::{HttpInEffect, Snapshot};
 use client::Http2Client;
-use stream::Receiver;
+use driver::{Driver, Lost, Over};
+use heads::Unread;
+use runners::Work;
+use stream::Core;
 
 pub(super) use client::Http2Client as Client2;
+pub(in crate::proxy) use runners::Runners;
 pub(super) use server::{Http2Connection, Http2Server};
-pub(super) use stream::Tunnelled;
+pub(super) use stream::{Http2Stream, Tunnelled};
 
 /// How much of a body a sender may send ahead on one stream.
 const STREAM_WINDOW: u32 = 256 * 1024;
 /// And a client on all of its connection.
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// How much waits on one stream to be sent.
-const SEND_BUFFER: usize = 64 * 1024;
 /// How many requests a client may give up before they were looked at, and how many in all that were (CVE-2023-44487).
-const PENDING_RESETS: usize = 20;
+const PENDING_RESETS: u32 = 20;
 
-/// The first bytes of a connection of HTTP/2 (RFC 9113 §3.4).
-pub(super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// How large a header list the library takes in, as it counts (RFC 9113 §6.5.2: 32 more for each field). It is about twice what
-/// is served, so that what is somewhat too large is refused by us, with a reason and a line in the log; what is larger
-/// still is not kept, and answered by the library without a word.
+/// How large a header list is that is kept, as the RFC counts (RFC 9113 §6.5.2: 32 more for each field). It is about twice
+/// what is served, so that what is somewhat too large is still known for what it asks.
 fn header_list(limits: &HttpLimits) -> u32 {
     let ours = limits.header_bytes.saturating_add(limits.header_fields.saturating_mul(32));
     u32::try_from(ours.saturating_mul(2)).unwrap_or(u32::MAX)
@@ -121,22 +116,17 @@ pub(super) async fn serve(
     };
     let limits = http.settings.limits;
     let lasting = Cell::new(Lasting::of(http));
-    let handshake = h2::server::Builder::new()
-        .max_concurrent_streams(limits.streams)
-        .max_header_list_size(header_list(&limits))
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buffer_size(SEND_BUFFER)
-        .max_pending_accept_reset_streams(PENDING_RESETS)
-        .enable_connect_protocol()
-        .handshake(WireIo::with_kept(end, early));
-    drop(settings);
-    let until = accepted + terms.request_header;
-    let connection: Http2<WireIo<ClientEnd>, Bytes> = match timeout_at(until, handshake).await {
-        Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => return (of_error(&error, false), false),
-        Err(_elapsed) => return (Reason::HeaderTimeout, false),
+    let ours = http2::Terms {
+        streams: limits.streams,
+        header_list: header_list(&limits),
+        stream_window: STREAM_WINDOW,
+        connection_window: CONNECTION_WINDOW,
+        given_up: PENDING_RESETS,
     };
+    drop(settings);
+    let core: Core = Rc::new(RefCell::new(Connection::new(Side::Server, ours)));
+    core.borrow_mut().receive(&early);
+    drop(early);
     let shared = Rc::new(Shared {
         context,
         live,
@@ -145,14 +135,17 @@ pub(super) async fn serve(
         lasting,
         waker: RefCell::new(None),
     });
-    let reason =
-        Serving { shared: Rc::clone(&shared), until, retires: terms.retires, leaving: false }.run(connection).await;
+    let driver = Driver::new(&core, end);
+    let until = accepted + terms.request_header;
+    let serving = Serving { shared: Rc::clone(&shared), core, until, retires: terms.retires, leaving: false };
+    let reason = serving.run(driver).await;
     (reason, shared.total.get() > 0)
 }
 
 /// A connection that is served.
 struct Serving {
     shared: Rc<Shared>,
+    core: Core,
     /// Until when there has to be a request under way.
     until: Instant,
     retires: Option<Instant>,
@@ -161,9 +154,7 @@ struct Serving {
 }
 
 /// What happens next on a connection.
-#[expect(clippy::large_enum_variant, reason = "it is made and taken apart at once")]
 enum Event {
-    Request(Head<RecvStream>, SendResponse<Bytes>),
     /// It is over.
     Over(Reason),
     /// It has had no request for too long, is old, or was called back: it takes no more.
@@ -173,42 +164,38 @@ enum Event {
 }
 
 impl Serving {
-    async fn run(mut self, connection: Http2<WireIo<ClientEnd>, Bytes>) -> Reason {
-        let mut connection = pin!(connection);
+    async fn run(mut self, mut driver: Driver<ClientEnd>) -> Reason {
         let mut timer = Timer::new(self.until);
-        loop {
-            match poll_fn(|cx| self.poll(cx, &mut connection, &mut timer)).await {
-                Event::Request(head, respond) => self.begin(head, respond),
-                Event::Over(reason) => return reason,
+        let reason = loop {
+            match poll_fn(|cx| self.poll(cx, &mut driver, &mut timer)).await {
+                Event::Over(reason) => break reason,
                 Event::Leave => {
                     self.leaving = true;
-                    connection.graceful_shutdown();
+                    self.core.borrow_mut().retire();
                 }
                 Event::Abort(reason) => {
-                    connection.abrupt_shutdown(Code::NO_ERROR);
+                    self.core.borrow_mut().end();
                     // The frame that says so, if the client takes it.
-                    let _in_vain = timeout(PATIENCE, poll_fn(|cx| connection.poll_closed(cx))).await;
-                    return reason;
+                    let scratch = &self.shared.context.desk.scratch;
+                    let _in_vain = timeout(PATIENCE, poll_fn(|cx| driver.poll(cx, scratch))).await;
+                    break reason;
                 }
             }
-        }
+        };
+        let _in_vain = timeout(PATIENCE, poll_fn(|cx| driver.poll_farewell(cx))).await;
+        reason
     }
 
-    fn poll(
-        &mut self,
-        cx: &mut TaskContext<'_>,
-        connection: &mut Http2<WireIo<ClientEnd>, Bytes>,
-        timer: &mut Timer,
-    ) -> Poll<Event> {
+    fn poll(&mut self, cx: &mut TaskContext<'_>, driver: &mut Driver<ClientEnd>, timer: &mut Timer) -> Poll<Event> {
+        let over = driver.poll(cx, &self.shared.context.desk.scratch);
+        loop {
+            let accepted = self.core.borrow_mut().accept();
+            let Some(id) = accepted else { break };
+            self.begin(id);
+        }
         let had_requests = self.shared.total.get() > 0;
-        match connection.poll_accept(cx) {
-            Poll::Ready(Some(Ok((head, respond)))) => return Poll::Ready(Event::Request(head, respond)),
-            Poll::Ready(Some(Err(error))) => return Poll::Ready(Event::Over(of_error(&error, had_requests))),
-            Poll::Ready(None) => {
-                let reason = if had_requests || self.leaving { Reason::Done } else { Reason::ClientClosed };
-                return Poll::Ready(Event::Over(reason));
-            }
-            Poll::Pending => {}
+        if let Poll::Ready(over) = over {
+            return Poll::Ready(Event::Over(of_over(over, had_requests, self.leaving)));
         }
         match &mut *self.shared.waker.borrow_mut() {
             Some(waker) => waker.clone_from(cx.waker()),
@@ -247,46 +234,46 @@ impl Serving {
         }
     }
 
-    /// Serves a request in a task of its own.
-    fn begin(&self, head: Head<RecvStream>, respond: SendResponse<Bytes>) {
+    /// Has a request served.
+    fn begin(&self, id: u32) {
         let shared = Rc::clone(&self.shared);
         shared.active.set(shared.active.get() + 1);
         shared.total.set(shared.total.get().saturating_add(1));
         let active = Active(Rc::clone(&shared));
-        let serving = async move {
-            handle(&shared, head, respond).await;
-            drop(active);
-        };
-        self.shared.context.desk.tasks.spawn_local("http2 request", serving);
+        let client = Http2Client { stream: Http2Stream::new(&self.core, id, false) };
+        Runners::serve(&self.shared.context.desk, Work { shared, client, active });
     }
 }
 
 /// Serves one request.
-async fn handle(shared: &Rc<Shared>, head: Head<RecvStream>, respond: SendResponse<Bytes>) {
+async fn handle(shared: &Rc<Shared>, mut client: Http2Client) {
     let context = &shared.context;
     let desk = &context.desk;
     let started = Instant::now();
     let snapshot: Arc<Snapshot> = desk.published.load_full().with_listener(&context.listener);
-    let (mut parts, stream) = head.into_parts();
-    let protocol = parts.extensions.remove::<Protocol>();
-    let mut request = desk.requests.stash.request();
-    let receiver = Receiver::new(stream);
-    let ended = receiver.is_over();
-    let mut client = Http2Client::new(receiver, respond);
     let in_effect = snapshot.listener(&context.listener);
     let Some((listener, http)) = in_effect.and_then(|listener| Some((listener, listener.http.as_ref()?))) else {
         client.reset(Code::REFUSED_STREAM);
         return;
     };
     shared.lasting.set(Lasting::of(http));
-    let protocol = protocol.as_ref().map(Protocol::as_str);
-    if let Err((reason, why)) = heads::read_request(&parts, protocol, ended, &http.limits, &mut request) {
-        refuse(context, &mut client, &request, http, reason, why, started);
-        finish(&mut client).await;
-        desk.requests.stash.return_request(request);
-        return;
+    let mut request = desk.requests.stash.request();
+    let mut at_once = TaskContext::from_waker(Waker::noop());
+    let read = client
+        .stream
+        .poll_head(&mut at_once, |head, ended| heads::read_request(head, ended, &http.limits, &mut request));
+    match read {
+        Poll::Ready(Ok(Ok(()))) => {}
+        Poll::Ready(Ok(Err(Unread { reason, why }))) => {
+            refuse(context, &mut client, &request, http, reason, why, started);
+            finish(&mut client).await;
+            desk.requests.stash.return_request(request);
+            return;
+        }
+        // It was given up before it was looked at.
+        Poll::Ready(Err(_)) | Poll::Pending => return desk.requests.stash.return_request(request),
     }
-    client.receiver().hold(protocol.is_some());
+    client.stream.hold(request.upgrade().is_some());
     context.metrics.bytes_in(desk.worker, request.fields.bytes().len() as u64);
     let mut timer = desk.requests.stash.timer(started + http.settings.timeouts.body_idle);
     let unheard = crate::relay::Recall::default();
@@ -339,7 +326,7 @@ fn refuse(
 
 /// Waits until all of the response was handed over.
 async fn finish(client: &mut Http2Client) {
-    let handed = timeout(PATIENCE, poll_fn(|cx| client.poll_ready(cx))).await;
+    let handed = timeout(PATIENCE, poll_fn(|cx| client.stream.poll_ready(cx))).await;
     if !matches!(handed, Ok(Ok(()))) {
         client.reset(Code::CANCEL);
     }
@@ -358,13 +345,14 @@ fn code_of(reason: Reason) -> Code {
     }
 }
 
-fn of_error(error: &h2::Error, had_requests: bool) -> Reason {
-    match error.get_io() {
-        Some(io) if io.kind() == std::io::ErrorKind::InvalidData => Reason::TlsError,
-        Some(io) if io.kind() == std::io::ErrorKind::UnexpectedEof && had_requests => Reason::Done,
-        Some(io) if io.kind() == std::io::ErrorKind::UnexpectedEof => Reason::ClientClosed,
-        Some(_) => Reason::ClientReset,
-        None if error.is_go_away() && error.is_remote() => Reason::Done,
-        None => Reason::BadRequest,
+fn of_over(over: Over, had_requests: bool, leaving: bool) -> Reason {
+    match over {
+        Over::Ended(Ended::Fault(..)) => Reason::BadRequest,
+        Over::Ended(Ended::Gone(_)) => Reason::Done,
+        Over::Lost(Lost::Broken(Broken::System(_))) => Reason::ClientReset,
+        Over::Lost(Lost::Broken(Broken::Garbled)) => Reason::TlsError,
+        Over::Ended(Ended::Done) | Over::Lost(Lost::Closed | Lost::Broken(Broken::Truncated)) => {
+            if had_requests || leaving { Reason::Done } else { Reason::ClientClosed }
+        }
     }
 }

@@ -1,28 +1,26 @@
 //! HTTP/2 towards a server: connections that carry many requests at once, and one stream of such.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
-use h2::Ping;
-use h2::client::{ResponseFuture, SendRequest};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
 use super::STREAM_WINDOW;
+use super::driver::Driver;
 use super::heads;
-use super::stream::{Receiver, Sender, Tunnelled};
-use crate::message::head::Fields;
+use super::stream::{Core, Http2Stream, Tunnelled};
+use crate::http2::hpack::encoder::Packer;
+use crate::http2::{Broken, Code, Connection, Side, Terms};
 use crate::message::line::Limits;
 use crate::message::response::Response;
 use crate::proxy::Desk;
 use crate::proxy::ends::ServerEnd;
-use crate::proxy::http::body::{BodyFault, Piece};
-use crate::proxy::http::request::PATIENCE;
+use crate::proxy::http::request::{PATIENCE, RESPONSE_LIMITS};
 use crate::proxy::http::server::NoHead;
 use crate::proxy::http::upstream::Making;
-use crate::relay::{Broken, WireIo};
 
 /// How much a server may send ahead on all streams of a connection: no less than on each of them together, since they are of
 /// many clients, and those that do not read would hold up the others.
@@ -31,8 +29,19 @@ const CONNECTION_WINDOW: u32 = i32::MAX as u32;
 /// A connection to a server, as those know it that send requests on it. It ends when nobody does any more.
 #[derive(Clone, Debug)]
 pub(in crate::proxy::http) struct Http2Connection {
-    requests: SendRequest<Bytes>,
+    core: Core,
     facts: Rc<Facts>,
+    _interest: Rc<Interest>,
+}
+
+/// That somebody may make further requests on a connection.
+#[derive(Debug)]
+struct Interest(Core);
+
+impl Drop for Interest {
+    fn drop(&mut self) {
+        self.0.borrow_mut().look();
+    }
 }
 
 #[derive(Debug)]
@@ -51,8 +60,20 @@ struct Facts {
 
 impl Facts {
     fn settle(&self) {
-        self.settled.set(true);
-        self.settling.notify_waiters();
+        if !self.settled.replace(true) {
+            self.settling.notify_waiters();
+        }
+    }
+
+    /// Waits until the server's settings have come, or will not any more.
+    async fn until_settled(&self) {
+        loop {
+            let settling = self.settling.notified();
+            if self.settled.get() {
+                return;
+            }
+            settling.await;
+        }
     }
 }
 
@@ -70,22 +91,17 @@ impl Drop for Active {
 impl Http2Connection {
     /// Begins to speak on a connection that was made. A request may go out at once (RFC 9113 §3.4), and others once the
     /// server has said how many it takes: who makes another connection waits for that as well, by `making`.
-    pub(in crate::proxy::http) async fn begin(
-        desk: &Rc<Desk>,
-        end: ServerEnd,
-        header_bytes: usize,
-        making: Option<Making>,
-    ) -> Result<Self, h2::Error> {
+    pub(in crate::proxy::http) fn begin(desk: &Rc<Desk>, end: ServerEnd, making: Option<Making>) -> Self {
         // Frames are small and many, and none may wait for the acknowledgement of the one before.
         end.socket().set_nodelay();
-        let (requests, mut connection) = h2::client::Builder::new()
-            .initial_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_header_list_size(u32::try_from(header_bytes).unwrap_or(u32::MAX))
-            .enable_push(false)
-            .initial_max_send_streams(1)
-            .handshake(WireIo::new(end))
-            .await?;
+        let terms = Terms {
+            streams: 0,
+            header_list: (RESPONSE_LIMITS.bytes + RESPONSE_LIMITS.fields * 32) as u32,
+            stream_window: STREAM_WINDOW,
+            connection_window: CONNECTION_WINDOW,
+            given_up: u32::MAX,
+        };
+        let core = Rc::new(RefCell::new(Connection::new(Side::Client, terms)));
         let now = Instant::now();
         let facts = Rc::new(Facts {
             made: now,
@@ -96,57 +112,60 @@ impl Http2Connection {
             settled: Cell::new(false),
             settling: Notify::new(),
         });
-        let (driven, waited_for) = (Rc::clone(&facts), Rc::clone(&facts));
-        let ping = connection.ping_pong();
+        let interest = Rc::new(Interest(Rc::clone(&core)));
+        let (waited_for, interested) = (Rc::clone(&facts), Rc::downgrade(&interest));
+        let (driven, scratch) = (Rc::clone(&facts), Rc::clone(desk));
+        let mut driver = Driver::new(&core, end);
+        let driven_core = Rc::clone(&core);
         desk.tasks.spawn_local("http2 to a server", async move {
             let settled = async {
-                if let Some(mut ping) = ping {
-                    // Its settings come before the answer to this.
-                    let _later = timeout(PATIENCE, ping.ping(Ping::opaque())).await;
-                }
+                let _later = timeout(PATIENCE, waited_for.until_settled()).await;
                 waited_for.settle();
                 drop(making);
             };
             // Each of its streams hears of a failure by itself.
             let driving = async {
-                let _failed = connection.await;
+                let _how = poll_fn(|cx| {
+                    let over = driver.poll(cx, &scratch.scratch);
+                    let mut core = driven_core.borrow_mut();
+                    if core.is_settled() {
+                        driven.settle();
+                    }
+                    if over.is_pending() && interested.strong_count() == 0 && core.streams() == 0 {
+                        core.end();
+                    }
+                    over
+                })
+                .await;
                 driven.over.set(true);
                 driven.settle();
+                let _in_vain = timeout(PATIENCE, poll_fn(|cx| driver.poll_farewell(cx))).await;
             };
             tokio::join!(driving, settled);
         });
-        Ok(Self { requests, facts })
+        Self { core, facts, _interest: interest }
     }
 
     /// Whether it can take another request now.
-    pub(in crate::proxy::http) fn has_room(&mut self, most: usize) -> bool {
-        if self.facts.over.get() || self.facts.active.get() >= self.requests.current_max_send_streams().min(most) {
-            return false;
-        }
-        let mut cx = Context::from_waker(std::task::Waker::noop());
-        matches!(self.requests.poll_ready(&mut cx), Poll::Ready(Ok(())))
+    pub(in crate::proxy::http) fn has_room(&self, most: usize) -> bool {
+        let (limit, under_way) = self.core.borrow().load();
+        !self.is_over() && under_way < limit.min(most)
     }
 
     /// Whether it is of no more use.
-    pub(in crate::proxy::http) fn is_over(&mut self) -> bool {
-        let mut cx = Context::from_waker(std::task::Waker::noop());
-        self.facts.over.get() || matches!(self.requests.poll_ready(&mut cx), Poll::Ready(Err(_)))
+    pub(in crate::proxy::http) fn is_over(&self) -> bool {
+        self.facts.over.get() || self.core.borrow().is_spent()
     }
 
     /// Whether its server is known to take an extended CONNECT (RFC 8441 §3).
     pub(in crate::proxy::http) fn takes_connect(&self) -> bool {
-        self.requests.is_extended_connect_protocol_enabled()
+        self.core.borrow().takes_connect()
     }
 
     /// The same once its settings have come, for which this waits.
     pub(in crate::proxy::http) async fn will_take_connect(&self) -> bool {
-        loop {
-            let settling = self.facts.settling.notified();
-            if self.facts.settled.get() {
-                return self.takes_connect();
-            }
-            settling.await;
-        }
+        self.facts.until_settled().await;
+        self.takes_connect()
     }
 
     /// Since when it has had no request, if it has none.
@@ -164,19 +183,24 @@ impl Http2Connection {
         self.facts.total.get()
     }
 
-    /// Sends the head of a request; with `ended`, it has no body.
+    /// Sends the head of a request, which `pack` writes; with `ended`, it has no body.
+    ///
+    /// # Errors
+    /// Why it takes none, in words.
     pub(in crate::proxy::http) fn send(
-        &mut self,
-        request: http::Request<()>,
+        &self,
+        to_head: bool,
         ended: bool,
-    ) -> Result<Http2Server, h2::Error> {
-        let (response, stream) = self.requests.send_request(request, ended)?;
+        pack: impl FnOnce(&mut Packer<'_>),
+    ) -> Result<Http2Server, String> {
+        let mut core = self.core.borrow_mut();
+        let id = core.request(to_head, ended, pack).map_err(|_full| core.words())?;
+        drop(core);
         self.facts.active.set(self.facts.active.get() + 1);
         self.facts.total.set(self.facts.total.get().saturating_add(1));
         Ok(Http2Server {
-            response: Some(response),
-            sender: Sender::new(stream, ended),
-            receiver: None,
+            stream: Http2Stream::new(&self.core, id, ended),
+            is_headed: false,
             _active: Active(Rc::clone(&self.facts)),
         })
     }
@@ -185,9 +209,9 @@ impl Http2Connection {
 /// One stream of a connection to a server.
 #[derive(Debug)]
 pub(in crate::proxy::http) struct Http2Server {
-    response: Option<ResponseFuture>,
-    pub(in crate::proxy::http) sender: Sender,
-    receiver: Option<Receiver>,
+    pub(in crate::proxy::http) stream: Http2Stream,
+    /// Whether the head of the response was taken.
+    is_headed: bool,
     _active: Active,
 }
 
@@ -200,77 +224,30 @@ impl Http2Server {
         limits: &Limits,
         to_head: bool,
     ) -> Poll<Result<(), NoHead>> {
-        let Some(future) = &mut self.response else { return Poll::Pending };
-        if let Poll::Ready(Some(Ok(informational))) = future.poll_informational(cx) {
-            let status = informational.status().as_u16();
-            let read = heads::read_response(status, informational.headers(), false, to_head, response);
-            return Poll::Ready(read.map_err(NoHead::Malformed));
+        if self.is_headed {
+            return Poll::Pending;
         }
-        let head = ready!(std::pin::Pin::new(future).poll(cx)).map_err(of_error)?;
-        self.response = None;
-        let (parts, stream) = head.into_parts();
-        if parts.headers.len() > limits.fields {
-            return Poll::Ready(Err(NoHead::Malformed(crate::message::line::Fault::TooLarge)));
+        let read =
+            self.stream.poll_head(cx, |head, ended| heads::read_response(head, ended, to_head, limits, response));
+        match ready!(read) {
+            Ok(Ok(())) => {
+                self.is_headed = !response.is_informational();
+                Poll::Ready(Ok(()))
+            }
+            Ok(Err(fault)) => Poll::Ready(Err(NoHead::Malformed(fault))),
+            // A request that the server says it has not looked at may be sent again, whatever it asks for (RFC 9113 §8.7).
+            Err(Broken::Reset(Code::REFUSED_STREAM) | Broken::Over { unseen: true }) => {
+                Poll::Ready(Err(NoHead::Unseen))
+            }
+            Err(Broken::Reset(_) | Broken::Wrong(_) | Broken::Over { unseen: false }) => {
+                Poll::Ready(Err(NoHead::Broken(super::stream::RESET)))
+            }
         }
-        let receiver = Receiver::new(stream);
-        let ended = receiver.is_over();
-        self.receiver = Some(receiver);
-        let read = heads::read_response(parts.status.as_u16(), &parts.headers, ended, to_head, response);
-        Poll::Ready(read.map_err(NoHead::Malformed))
-    }
-
-    /// Reads more of the response's body.
-    pub(in crate::proxy::http) fn poll_body(
-        &mut self,
-        cx: &mut Context<'_>,
-        buffer: &mut [u8],
-    ) -> Poll<Result<Piece, BodyFault>> {
-        match &mut self.receiver {
-            Some(receiver) => receiver.poll_read(cx, buffer),
-            None => Poll::Ready(Err(BodyFault::Cut)),
-        }
-    }
-
-    /// The trailer section, once the body is over.
-    pub(in crate::proxy::http) fn trailers(&self) -> Option<&Fields> {
-        self.receiver.as_ref().and_then(Receiver::trailers)
-    }
-
-    /// Sends a piece of the request's body.
-    pub(in crate::proxy::http) fn send(
-        &mut self,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-        last: bool,
-        trailers: Option<&Fields>,
-    ) -> Result<(), Broken> {
-        self.sender.send(cx, bytes, last, trailers)
     }
 }
 
 impl Tunnelled for Http2Server {
-    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<Piece, BodyFault>> {
-        self.poll_body(cx, buffer)
+    fn stream(&mut self) -> &mut Http2Stream {
+        &mut self.stream
     }
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        self.sender.poll_ready(cx)
-    }
-
-    fn send(&mut self, cx: &mut Context<'_>, bytes: &[u8], last: bool) -> Result<(), Broken> {
-        self.sender.send(cx, bytes, last, None)
-    }
-
-    fn reset(&mut self, reason: h2::Reason) {
-        self.sender.reset(reason);
-    }
-}
-
-/// Why there is no response. A request that the server says it has not looked at may be sent again, whatever it asks for
-/// (RFC 9113 §8.7).
-fn of_error(error: h2::Error) -> NoHead {
-    // Of a connection that goes away, only requests above the last one it names fail so (§6.8).
-    let refused = error.is_reset() && error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
-    let unseen = refused || error.is_go_away() && error.is_remote();
-    if unseen { NoHead::Unseen } else { NoHead::Broken(super::stream::RESET) }
 }

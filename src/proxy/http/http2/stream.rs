@@ -1,37 +1,79 @@
-//! The two directions of one stream of HTTP/2, towards whichever side: bodies in pieces, with the flow control of the
-//! protocol as back-pressure.
+//! One stream of HTTP/2, towards whichever side: heads and bodies in pieces, with the flow control of the protocol as
+//! back-pressure.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
-use h2::{Reason, RecvStream, SendStream};
-use http::HeaderMap;
-
-use super::heads;
+use crate::http2::hpack::encoder::Packer;
+use crate::http2::{self, Code, Connection, Head, Taken};
 use crate::message::head::Fields;
 use crate::proxy::http::body::{BodyFault, Piece};
+use crate::proxy::http::forward;
 use crate::relay::Broken;
 
-/// How many DATA frames in a row may be empty: they carry nothing and cost as much as others.
-const MOST_EMPTY: u32 = 64;
+/// A connection as its streams have it, and whoever drives it.
+pub(super) type Core = Rc<RefCell<Connection>>;
 
-/// What comes in on a stream.
+/// One stream. It is given up when it is dropped before it is over.
 #[derive(Debug)]
-pub(in crate::proxy::http) struct Receiver {
-    stream: RecvStream,
-    /// What has arrived and had no room.
-    kept: Bytes,
+pub(in crate::proxy::http) struct Http2Stream {
+    connection: Core,
+    id: u32,
+    /// Whether all of what comes was read.
     over: bool,
     /// Whether what comes is of another protocol, which nobody has agreed to speak yet.
     held: bool,
-    empty: u32,
     trailers: Option<Box<Fields>>,
+    /// What there is no room for yet, from `sent` on.
+    pending: Vec<u8>,
+    sent: usize,
+    /// What is sent behind it, if it is the last.
+    last: Option<Last>,
+    ended: bool,
 }
 
-impl Receiver {
-    pub(in crate::proxy::http) fn new(stream: RecvStream) -> Self {
-        let over = stream.is_end_stream();
-        Self { stream, kept: Bytes::new(), over, held: false, empty: 0, trailers: None }
+#[derive(Debug)]
+enum Last {
+    End,
+    Trailers(Box<Fields>),
+}
+
+impl Drop for Http2Stream {
+    fn drop(&mut self) {
+        self.connection.borrow_mut().release(self.id);
+    }
+}
+
+impl Http2Stream {
+    /// A stream that was accepted or made; with `ended`, nothing goes out on it behind its head.
+    pub(super) fn new(connection: &Core, id: u32, ended: bool) -> Self {
+        Self {
+            connection: Rc::clone(connection),
+            id,
+            over: false,
+            held: false,
+            trailers: None,
+            pending: Vec::new(),
+            sent: 0,
+            last: None,
+            ended,
+        }
+    }
+
+    /// Reads the head of what comes; there may be informational responses before that of a response. Whether a body follows
+    /// is known to the stream from then on.
+    pub(super) fn poll_head<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        read: impl FnOnce(&mut Head, bool) -> T,
+    ) -> Poll<Result<T, http2::Broken>> {
+        let mut connection = self.connection.borrow_mut();
+        let (mut head, ended) = ready!(connection.poll_head(cx, self.id))?;
+        self.over = ended;
+        let read = read(&mut head, ended);
+        head.put_back();
+        Poll::Ready(Ok(read))
     }
 
     /// Whether all has come that may be read now.
@@ -56,73 +98,27 @@ impl Receiver {
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<Result<Piece, BodyFault>> {
-        let mut filled = 0;
-        loop {
-            let bytes = self.kept.len().min(buffer.len() - filled);
-            if let Some(room) = buffer.get_mut(filled..filled + bytes) {
-                room.copy_from_slice(&self.kept.split_to(bytes));
-            }
-            filled += bytes;
-            // The sender may send as much again. That the stream is over is met by who reads on.
-            let _over = self.stream.flow_control().release_capacity(bytes);
-            if self.over || filled == buffer.len() {
-                return Poll::Ready(Ok(Piece { bytes: filled, end: self.over && self.kept.is_empty() }));
-            }
-            let data = match self.stream.poll_data(cx) {
-                Poll::Ready(data) => data,
-                Poll::Pending if filled > 0 => return Poll::Ready(Ok(Piece { bytes: filled, end: false })),
-                Poll::Pending => return Poll::Pending,
-            };
-            match data {
-                Some(Ok(data)) => {
-                    self.empty = if data.is_empty() { self.empty + 1 } else { 0 };
-                    if self.empty > MOST_EMPTY {
-                        return Poll::Ready(Err(BodyFault::Reset(Reason::ENHANCE_YOUR_CALM)));
-                    }
-                    self.kept = data;
-                    self.over = self.stream.is_end_stream();
+        if self.over {
+            return Poll::Ready(Ok(Piece { bytes: 0, end: true }));
+        }
+        let mut connection = self.connection.borrow_mut();
+        match ready!(connection.poll_take(cx, self.id, buffer)) {
+            Ok(Taken { bytes, end }) => {
+                if end {
+                    self.over = true;
+                    self.trailers = connection.take_trailers(self.id);
                 }
-                Some(Err(error)) => {
-                    return Poll::Ready(Err(BodyFault::Reset(error.reason().unwrap_or(Reason::INTERNAL_ERROR))));
-                }
-                None if filled > 0 && !self.stream.is_end_stream() => {
-                    return Poll::Ready(Ok(Piece { bytes: filled, end: false }));
-                }
-                None => match ready!(self.stream.poll_trailers(cx)) {
-                    Ok(trailers) => {
-                        self.trailers = trailers.map(|trailers| Box::new(heads::fields_of(&trailers)));
-                        self.over = true;
-                    }
-                    Err(error) => {
-                        return Poll::Ready(Err(BodyFault::Reset(error.reason().unwrap_or(Reason::INTERNAL_ERROR))));
-                    }
-                },
+                Poll::Ready(Ok(Piece { bytes, end }))
             }
+            Err(http2::Broken::Reset(code) | http2::Broken::Wrong(code)) => Poll::Ready(Err(BodyFault::Reset(code))),
+            Err(http2::Broken::Over { .. }) => Poll::Ready(Err(BodyFault::Reset(Code::INTERNAL_ERROR))),
         }
     }
-}
 
-/// What goes out on a stream.
-#[derive(Debug)]
-pub(in crate::proxy::http) struct Sender {
-    stream: SendStream<Bytes>,
-    /// What there is no room for yet in the windows.
-    pending: Bytes,
-    /// What is sent behind it, if it is the last.
-    last: Option<Last>,
-    ended: bool,
-}
-
-#[derive(Debug)]
-enum Last {
-    End,
-    Trailers(HeaderMap),
-}
-
-impl Sender {
-    /// A stream whose head was sent; with `ended`, nothing follows.
-    pub(in crate::proxy::http) fn new(stream: SendStream<Bytes>, ended: bool) -> Self {
-        Self { stream, pending: Bytes::new(), last: None, ended }
+    /// Sends a head. With `end`, nothing follows it.
+    pub(super) fn head(&mut self, end: bool, pack: impl FnOnce(&mut Packer<'_>)) -> Result<(), Broken> {
+        self.ended |= end;
+        self.connection.borrow_mut().respond(self.id, end, pack).map_err(|_gone| RESET)
     }
 
     /// Whether all was handed over.
@@ -130,7 +126,7 @@ impl Sender {
         self.pending.is_empty() && self.last.is_none()
     }
 
-    /// Sends a piece; what has no room in the windows waits.
+    /// Sends a piece; what has no room waits for [`Self::poll_ready`], which has to have said yes before.
     pub(in crate::proxy::http) fn send(
         &mut self,
         cx: &mut Context<'_>,
@@ -138,69 +134,83 @@ impl Sender {
         last: bool,
         trailers: Option<&Fields>,
     ) -> Result<(), Broken> {
-        self.pending = Bytes::copy_from_slice(bytes);
         if last && !self.ended {
-            let trailers = trailers.map(heads::trailers);
-            self.last = Some(trailers.filter(|map| !map.is_empty()).map_or(Last::End, Last::Trailers));
+            let trailers = trailers.filter(|trailers| forward::has_trailers(trailers));
+            self.last = Some(trailers.map_or(Last::End, |trailers| Last::Trailers(Box::new(trailers.clone()))));
         }
-        match self.poll_ready(cx) {
-            Poll::Ready(Err(broken)) => Err(broken),
-            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
+        let mut sent = 0;
+        while let Poll::Ready(more) = self.poll_portion(cx, bytes.get(sent..).unwrap_or_default()) {
+            sent += more?;
+            if sent >= bytes.len() {
+                return Ok(());
+            }
         }
+        self.pending = bytes.get(sent..).unwrap_or_default().to_vec();
+        self.sent = 0;
+        Ok(())
     }
 
     /// Waits until all was handed over that was sent before.
     pub(in crate::proxy::http) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        while !self.pending.is_empty() {
-            self.stream.reserve_capacity(self.pending.len());
-            let room = match self.stream.capacity() {
-                0 => match ready!(self.stream.poll_capacity(cx)) {
-                    Some(Ok(room)) => room,
-                    Some(Err(_)) | None => return Poll::Ready(Err(RESET)),
-                },
-                room => room,
-            };
-            let portion = self.pending.split_to(room.min(self.pending.len()));
-            let end = self.pending.is_empty() && matches!(self.last, Some(Last::End));
-            if end {
-                self.last = None;
-                self.ended = true;
-            }
-            self.stream.send_data(portion, end).map_err(|_gone| RESET)?;
+        if self.is_empty() {
+            return Poll::Ready(Ok(()));
         }
-        let sent = match self.last.take() {
-            None => return Poll::Ready(Ok(())),
-            Some(Last::End) => self.stream.send_data(Bytes::new(), true),
-            Some(Last::Trailers(trailers)) => self.stream.send_trailers(trailers),
+        let pending = std::mem::take(&mut self.pending);
+        loop {
+            let rest = pending.get(self.sent..).unwrap_or_default();
+            match self.poll_portion(cx, rest) {
+                Poll::Ready(Ok(bytes)) => self.sent += bytes,
+                Poll::Ready(Err(broken)) => return Poll::Ready(Err(broken)),
+                Poll::Pending => {
+                    self.pending = pending;
+                    return Poll::Pending;
+                }
+            }
+            if self.sent >= pending.len() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
+    /// Hands over as much as there is room for, and what is last behind the last of it.
+    fn poll_portion(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, Broken>> {
+        let ends = matches!(self.last, Some(Last::End));
+        let mut connection = self.connection.borrow_mut();
+        let sent = match bytes.is_empty() && !ends {
+            true => 0,
+            false => ready!(connection.poll_send(cx, self.id, bytes, ends)).map_err(|_gone| RESET)?,
         };
-        self.ended = true;
-        Poll::Ready(sent.map_err(|_gone| RESET))
+        if sent == bytes.len() {
+            match self.last.take() {
+                None => return Poll::Ready(Ok(sent)),
+                Some(Last::End) => {}
+                Some(Last::Trailers(trailers)) => {
+                    let packed = connection.respond(self.id, true, |packer| forward::trailer_fields(&trailers, packer));
+                    packed.map_err(|_gone| RESET)?;
+                }
+            }
+            self.ended = true;
+        }
+        Poll::Ready(Ok(sent))
     }
 
     /// Waits until the other side gives the stream up, or the connection is gone.
     pub(in crate::proxy::http) fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.stream.poll_reset(cx).map(|_| ())
+        self.connection.borrow_mut().poll_broken(cx, self.id).map(|_| ())
     }
 
     /// Gives the stream up, so that what was sent is not taken for the whole.
-    pub(in crate::proxy::http) fn reset(&mut self, reason: Reason) {
+    pub(in crate::proxy::http) fn reset(&mut self, code: Code) {
         if !self.ended {
             self.ended = true;
-            self.stream.send_reset(reason);
+            self.connection.borrow_mut().give_up(self.id, code);
         }
     }
 }
 
-/// A stream, towards whichever side, that carries another protocol.
+/// What carries another protocol on a stream.
 pub(in crate::proxy::http) trait Tunnelled {
-    /// Reads more of what comes in.
-    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<Piece, BodyFault>>;
-    /// Waits until all was handed over that was sent before.
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>>;
-    /// Sends a piece; what has no room in the windows waits.
-    fn send(&mut self, cx: &mut Context<'_>, bytes: &[u8], last: bool) -> Result<(), Broken>;
-    /// Gives the stream up.
-    fn reset(&mut self, reason: Reason);
+    fn stream(&mut self) -> &mut Http2Stream;
 }
 
 /// The other side gave the stream up, or is gone.

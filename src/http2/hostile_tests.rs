@@ -1,0 +1,124 @@
+//! A side of a connection, and bytes of no good will.
+
+use std::task::Poll;
+
+use proptest::prelude::*;
+
+use super::tests::{Pair, TERMS, cx, get, send};
+use super::{Connection, Ended, Side, Taken};
+
+/// What a client says in a session with requests of all kinds.
+fn session(gives_up: bool) -> Vec<u8> {
+    let mut pair = Pair { client: Connection::new(Side::Client, TERMS), server: Connection::new(Side::Server, TERMS) };
+    let mut said = Vec::new();
+    let mut hear = |pair: &mut Pair| {
+        said.extend_from_slice(pair.client.output());
+        pair.talk();
+    };
+    hear(&mut pair);
+    for round in 0..3_u32 {
+        let id = pair.client.request(false, round == 0, get).unwrap();
+        if round > 0 {
+            assert!(send(&mut pair.client, id, &vec![round as u8; 20_000], round == 1).is_ready());
+        }
+        if round == 2 {
+            pair.client.respond(id, true, |packer| packer.field(b"x-trailer", &vec![b'1'; 30_000])).unwrap();
+        }
+        hear(&mut pair);
+        pair.server.accept().unwrap();
+        pair.server.respond(id, true, |packer| packer.status(200)).unwrap();
+        hear(&mut pair);
+        pair.client.release(id);
+        pair.server.release(id);
+    }
+    let id = pair.client.request(false, false, get).unwrap();
+    hear(&mut pair);
+    if gives_up {
+        pair.client.release(id);
+        hear(&mut pair);
+    }
+    said
+}
+
+/// What a server makes of such bytes, in such pieces: how much of each request came, and how the connection ended.
+fn heard(bytes: &[u8], mut sizes: impl Iterator<Item = usize>) -> (Vec<(u32, usize, bool)>, Option<Ended>) {
+    let mut server = Connection::new(Side::Server, TERMS);
+    let (mut rest, mut requests) = (bytes, Vec::new());
+    while !rest.is_empty() {
+        let (now, later) = rest.split_at(sizes.next().unwrap_or(usize::MAX).clamp(1, rest.len()));
+        server.receive(now);
+        rest = later;
+        while let Some(id) = server.accept() {
+            requests.push((id, 0, false));
+        }
+        for (id, length, over) in &mut requests {
+            let mut buffer = [0; 4096];
+            while let Poll::Ready(Ok(Taken { bytes, end })) = server.poll_take(&mut cx(), *id, &mut buffer) {
+                *length += bytes;
+                *over |= end;
+                if end {
+                    break;
+                }
+            }
+        }
+        server.sent(server.output().len());
+    }
+    (requests, server.ended())
+}
+
+proptest! {
+    #[test]
+    fn a_session_is_heard_the_same_whatever_pieces_it_comes_in(
+        sizes in prop::collection::vec(prop_oneof![1_usize..12, 1_usize..20_000], 1..400),
+    ) {
+        let session = session(false);
+        let whole = heard(&session, std::iter::empty());
+        prop_assert_eq!(&whole.0, &[(1, 0, true), (3, 20_000, true), (5, 20_000, true), (7, 0, false)]);
+        prop_assert_eq!(heard(&session, sizes.into_iter()), whole);
+    }
+
+    #[test]
+    fn a_session_with_faults_in_it_ends_in_good_order_and_in_bounds(
+        faults in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12),
+        cut in any::<prop::sample::Index>(),
+        sizes in prop::collection::vec(1_usize..5000, 1..50),
+    ) {
+        let mut session = session(true);
+        for (at, byte) in faults {
+            let at = at.index(session.len());
+            session[at] = byte;
+        }
+        // Some of it twice, so that states are met that no good client comes to.
+        let again = session[24..].to_vec();
+        session.truncate(24 + cut.index(session.len() - 24));
+        session.extend(again);
+        let (requests, _) = heard(&session, sizes.into_iter());
+        prop_assert!(requests.iter().all(|(_, length, _)| *length <= session.len()));
+    }
+
+    #[test]
+    fn frames_of_any_kind_end_in_good_order_on_either_side(
+        frames in prop::collection::vec(
+            (0_u8..11, any::<u8>(), prop_oneof![Just(0_u32), 1_u32..12], prop::collection::vec(any::<u8>(), 0..60)),
+            0..60,
+        ),
+    ) {
+        for side in [Side::Client, Side::Server] {
+            let mut pair = Pair::new();
+            pair.ask(false);
+            pair.ask(true);
+            let mut connection = if side == Side::Client { pair.client } else { pair.server };
+            for (kind, flags, stream, payload) in &frames {
+                let head = [0, 0, payload.len() as u8, *kind, *flags];
+                connection.receive(&[&head[..], &stream.to_be_bytes(), payload].concat());
+                while connection.accept().is_some() {}
+                connection.sent(connection.output().len() / 2);
+            }
+            let open = connection.load().1;
+            prop_assert!(open <= connection.streams(), "{} open of {}", open, connection.streams());
+            let ids: Vec<u32> = connection.streams.keys().copied().collect();
+            ids.into_iter().for_each(|id| connection.release(id));
+            prop_assert_eq!((connection.load().1, connection.streams()), (0, 0));
+        }
+    }
+}
