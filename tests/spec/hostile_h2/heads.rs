@@ -1,7 +1,9 @@
 //! Heads that are none, or too large.
 
 use super::Fortress;
-use crate::stage::frames::{CONTINUATION, END_HEADERS, END_STREAM, Field, HEADERS, Verdict, block, request};
+use crate::stage::frames::{
+    CONTINUATION, END_HEADERS, END_STREAM, Field, HEADERS, RST_STREAM, Verdict, WHOLE, block, request,
+};
 
 /// Pseudo-header fields as they should be.
 const GOOD: [(&str, &[u8]); 4] =
@@ -80,6 +82,21 @@ async fn a_head_that_is_none_is_refused() {
         let verdict = fortress.verdict_on(&block).await;
         assert_eq!(verdict, Verdict::Status(400), "{what}");
     }
+    fortress.has_withstood().await;
+}
+
+#[tokio::test]
+async fn what_is_no_request_is_told_why_and_its_stream_given_up() {
+    const PROTOCOL_ERROR: u32 = 1;
+    let fortress = Fortress::start().await;
+    let mut frames = fortress.connect().await;
+    frames.send(HEADERS, WHOLE, 1, &and(&[("X-Upper", b"1")])).await;
+    assert_eq!(frames.verdict(1).await, Verdict::Status(400));
+    // RFC 9113 §8.1.1: it may be answered before its stream is reset, and does not end.
+    let last = frames.until(|frame| frame.kind == RST_STREAM || frame.flags & END_STREAM != 0).await.unwrap();
+    assert_eq!((last.kind, last.stream, last.number(0)), (RST_STREAM, 1, PROTOCOL_ERROR));
+    frames.get(3, "/healthy").await;
+    assert_eq!(frames.verdict(3).await, Verdict::Status(200));
     fortress.has_withstood().await;
 }
 

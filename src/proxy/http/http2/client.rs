@@ -43,15 +43,24 @@ impl Http2Client {
 
     /// Answers in place of a server.
     pub(in crate::proxy::http) fn answer(&mut self, own: &Own<'_>, to_head: bool) {
-        let ended = to_head || own.body.is_empty();
-        let begun = self.stream.head(ended, |packer| {
+        self.say(own, to_head, true);
+    }
+
+    /// Answers what is no request: its stream is not to end but to be given up behind that (RFC 9113 §8.1.1).
+    pub(super) fn answer_malformed(&mut self, own: &Own<'_>) {
+        self.say(own, false, false);
+    }
+
+    fn say(&mut self, own: &Own<'_>, to_head: bool, ends: bool) {
+        let is_all = to_head || own.body.is_empty();
+        let begun = self.stream.head(is_all && ends, |packer| {
             packer.status(own.status);
             own.write_fields(packer);
         });
-        if begun.is_ok() && !ended {
+        if begun.is_ok() && !is_all {
             let mut cx = Context::from_waker(std::task::Waker::noop());
             // What has no room waits for `poll_ready`.
-            let _gone = self.stream.send(&mut cx, own.body, true, None);
+            let _gone = self.stream.send(&mut cx, own.body, ends, None);
         }
     }
 

@@ -16,16 +16,22 @@ use crate::proxy::http::of_fault;
 pub(super) struct Unread {
     pub(super) reason: Reason,
     pub(super) why: &'static str,
+    /// Whether it is none, by the rules of HTTP/2 (RFC 9113 §8.1.1), and not just one that is not served here.
+    pub(super) is_malformed: bool,
 }
 
 impl From<Fault> for Unread {
     fn from(fault: Fault) -> Self {
-        Self { reason: of_fault(fault), why: fault.words() }
+        Self { reason: of_fault(fault), why: fault.words(), is_malformed: false }
     }
 }
 
+fn malformed(fault: Fault) -> Unread {
+    Unread { is_malformed: matches!(fault, Fault::Malformed(_)), ..fault.into() }
+}
+
 const fn bad<T>(why: &'static str) -> Result<T, Unread> {
-    Err(Unread { reason: Reason::BadRequest, why })
+    Err(Unread { reason: Reason::BadRequest, why, is_malformed: true })
 }
 
 /// Takes the head of a request in; `ended` says that it has no body. An extended CONNECT is a GET with an upgrade in HTTP/1
@@ -43,7 +49,7 @@ pub(super) fn read_request(head: &mut Head, ended: bool, limits: &Limits, reques
     sound?;
     adopted?;
     take_fields(request, limits)?;
-    let declared = framing::content_length(&request.fields)?;
+    let declared = framing::content_length(&request.fields).map_err(malformed)?;
     if protocol.is_some() && declared.is_some() {
         return bad("it asks for another protocol and has a body");
     }
@@ -60,19 +66,19 @@ pub(super) fn read_request(head: &mut Head, ended: bool, limits: &Limits, reques
 /// Looks at the pseudo-header fields (RFC 9113 §8.3.1), and at the host that is named beside them.
 fn check_pseudo(head: &Head, limits: &Limits) -> Result<(), Unread> {
     if let Some(fault) = head.fault {
-        return Err(fault.into());
+        return Err(malformed(fault));
     }
     let Pseudo { method: Some(method), scheme: Some(_), authority, path, protocol, status: None } = head.pseudo else {
         return bad("it has not the pseudo-header fields that a request has");
     };
     let is_connect = head.bytes_of(method) == b"CONNECT";
     match protocol {
-        None if is_connect => return bad("CONNECT is not served"),
+        None if is_connect => return Err(Fault::Malformed("CONNECT is not served").into()),
         Some(_) if !is_connect => return bad("it asks for another protocol, and not by CONNECT"),
         Some(protocol) if !token::is_token(head.bytes_of(protocol)) => return bad("the protocol it asks for is none"),
         None | Some(_) => {}
     }
-    let Some(path) = path else { return bad("it has no path") };
+    let Some(path) = path.filter(|path| !path.is_empty()) else { return bad("it has no path") };
     if head.bytes_of(path).len() > limits.target {
         return Err(Fault::FirstLineTooLong.into());
     }

@@ -264,9 +264,12 @@ async fn handle(shared: &Rc<Shared>, mut client: Http2Client) {
         .poll_head(&mut at_once, |head, ended| heads::read_request(head, ended, &http.limits, &mut request));
     match read {
         Poll::Ready(Ok(Ok(()))) => {}
-        Poll::Ready(Ok(Err(Unread { reason, why }))) => {
-            refuse(context, &mut client, &request, http, reason, why, started);
+        Poll::Ready(Ok(Err(unread))) => {
+            refuse(context, &mut client, &request, http, &unread, started);
             finish(&mut client).await;
+            if unread.is_malformed {
+                client.reset(Code::PROTOCOL_ERROR);
+            }
             desk.requests.stash.return_request(request);
             return;
         }
@@ -306,21 +309,24 @@ async fn handle(shared: &Rc<Shared>, mut client: Http2Client) {
     desk.requests.stash.return_request(request);
 }
 
-/// Answers what is not served.
+/// Answers what is not served. A stream on which something malformed came is not over then, and to be given up.
 fn refuse(
     context: &Rc<Context>,
     client: &mut Http2Client,
     request: &crate::message::request::Request,
     http: &HttpInEffect,
-    reason: Reason,
-    why: &'static str,
+    unread: &Unread,
     started: Instant,
 ) {
     let mut record = RequestRecord::open(Rc::clone(context), request, started);
-    record.failed(why);
-    answer::with_ending(request, http, reason, &[], |own| {
-        record.answered(own.status, reason);
-        client.answer(own, false);
+    record.failed(unread.why);
+    answer::with_ending(request, http, unread.reason, &[], |own| {
+        record.answered(own.status, unread.reason);
+        if unread.is_malformed {
+            client.answer_malformed(own);
+        } else {
+            client.answer(own, false);
+        }
     });
 }
 
