@@ -43,12 +43,20 @@ pub struct Terms {
     pub streams: u32,
     /// How large a header list may be, as the RFC counts (§6.5.2).
     pub header_list: u32,
-    /// How much of a body it may send ahead on one stream, and on all of them.
+    /// How much of a body it may send ahead on one stream, at most. It begins with 64 KiB, and gets more as long as what it
+    /// sends is taken at once: what nobody takes is to be held.
     pub stream_window: u32,
     /// The same on all of them together.
     pub connection_window: u32,
     /// How many requests it may give up before they were looked at (CVE-2023-44487).
     pub given_up: u32,
+}
+
+impl Terms {
+    /// How much of a body the other side may send ahead on a stream before anything of it was taken.
+    pub(super) fn first_window(&self) -> u32 {
+        self.stream_window.min(FIRST_WINDOW as u32)
+    }
 }
 
 /// Why a connection is over.
@@ -176,7 +184,7 @@ impl Connection {
     #[must_use]
     pub fn new(side: Side, terms: Terms) -> Self {
         let mut out = Vec::new();
-        let windows = (INITIAL_WINDOW_SIZE, terms.stream_window);
+        let windows = (INITIAL_WINDOW_SIZE, terms.first_window());
         let lists = (MAX_HEADER_LIST_SIZE, terms.header_list);
         match side {
             Side::Client => {

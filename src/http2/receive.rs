@@ -199,7 +199,7 @@ impl Connection {
                 false => self.reset(id, Code::REFUSED_STREAM),
             };
         }
-        let mut stream = Stream::new(i64::from(self.terms.stream_window), self.peer.stream_window);
+        let mut stream = Stream::new(self.terms.first_window(), self.peer.stream_window);
         // One that is none is told by whoever reads it.
         stream.declared = framing::content_length(&head.fields).ok().flatten();
         (stream.is_headed, stream.recv_over) = (true, end);

@@ -52,7 +52,7 @@ impl Connection {
         }
         let id = self.next;
         self.next += 2;
-        let mut stream = Stream::new(i64::from(self.terms.stream_window), self.peer.stream_window);
+        let mut stream = Stream::new(self.terms.first_window(), self.peer.stream_window);
         (stream.is_held, stream.to_head) = (true, to_head);
         self.streams.insert(id, stream);
         self.open += 1;
@@ -194,9 +194,12 @@ impl Connection {
         let end = stream.recv_over && !stream.has_waiting();
         let owed = u32::try_from(bytes).unwrap_or(u32::MAX);
         stream.owed += owed;
-        let is_worth_it = u64::from(stream.owed) * 2 >= u64::from(most);
+        let is_worth_it = u64::from(stream.owed) * 2 >= u64::from(stream.ahead);
         if is_worth_it && !stream.recv_over && stream.broken.is_none() {
-            let more = std::mem::take(&mut stream.owed);
+            // Whoever takes all that there is could take more at once.
+            let wider = if stream.has_waiting() { 0 } else { stream.ahead.min(most - stream.ahead) };
+            stream.ahead += wider;
+            let more = std::mem::take(&mut stream.owed) + wider;
             stream.recv_window += i64::from(more);
             put(WINDOW_UPDATE, 0, id, &more.to_be_bytes(), &mut self.out);
             self.stir();

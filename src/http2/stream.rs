@@ -58,8 +58,9 @@ pub(super) struct Stream {
     pub(super) recv_over: bool,
     pub(super) send_over: bool,
     pub(super) broken: Option<Broken>,
-    /// How much the other side may still send, and how much was taken of which it was not told yet.
+    /// How much the other side may still send, of how much ahead, and how much was taken of which it was not told yet.
     pub(super) recv_window: i64,
+    pub(super) ahead: u32,
     pub(super) owed: u32,
     /// How much may still be sent.
     pub(super) send_window: i64,
@@ -75,7 +76,7 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new(recv_window: i64, send_window: i64) -> Self {
+    pub(super) fn new(ahead: u32, send_window: i64) -> Self {
         Self {
             head: None,
             early: VecDeque::new(),
@@ -89,7 +90,8 @@ impl Stream {
             recv_over: false,
             send_over: false,
             broken: None,
-            recv_window,
+            recv_window: ahead.into(),
+            ahead,
             owed: 0,
             send_window,
             waits: false,

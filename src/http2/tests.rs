@@ -163,6 +163,40 @@ fn nobody_sends_more_than_the_windows_have_room_for_and_goes_on_when_there_is_mo
 }
 
 #[test]
+fn a_window_grows_for_who_takes_at_once_and_for_nobody_else() {
+    let mut pair = Pair::with(Terms { stream_window: 256 * 1024, connection_window: 1 << 24, ..TERMS });
+    let (quick, slow) = (pair.ask(true), pair.ask(true));
+    let ahead = |pair: &mut Pair, id, taken: usize| {
+        let mut sent = 0;
+        while let Poll::Ready(Ok(more)) = send(&mut pair.server, id, &vec![0; ROOM], false) {
+            sent += more;
+            pair.talk();
+        }
+        let mut buffer = vec![0; taken];
+        while !buffer.is_empty()
+            && let Poll::Ready(Ok(Taken { bytes: 1.., .. })) = pair.client.poll_take(&mut cx(), id, &mut buffer)
+        {
+        }
+        pair.talk();
+        sent
+    };
+    for id in [quick, slow] {
+        pair.server.respond(id, false, |packer| packer.status(200)).unwrap();
+    }
+    let grown: Vec<usize> = (0..6).map(|_| ahead(&mut pair, quick, 300_000)).collect();
+    assert_eq!((grown[0], grown[5]), (65_535, 256 * 1024), "{grown:?}");
+    // It takes a part and then the next, and always leaves something.
+    assert_eq!(ahead(&mut pair, slow, 0), 65_535);
+    for _ in 0..20 {
+        let mut buffer = vec![0; 40_000];
+        assert!(pair.client.poll_take(&mut cx(), slow, &mut buffer).is_ready());
+        pair.talk();
+        let before = ahead(&mut pair, slow, 0);
+        assert!(before <= 65_535, "{before}");
+    }
+}
+
+#[test]
 fn those_that_wait_for_room_get_it_in_their_turn() {
     let mut pair = Pair::with(Terms { stream_window: 1 << 20, connection_window: 1 << 24, ..TERMS });
     let ids: Vec<u32> = (0..8).map(|_| pair.ask(true)).collect();
@@ -199,12 +233,14 @@ fn those_that_wait_for_room_get_it_in_their_turn() {
 #[test]
 fn a_turn_that_nobody_makes_use_of_is_passed_on() {
     let mut pair = Pair::with(Terms { stream_window: 1 << 20, connection_window: 1 << 24, ..TERMS });
-    let (first, second, third) = (pair.ask(true), pair.ask(true), pair.ask(true));
-    for id in [first, second, third] {
+    let (before, first) = (pair.ask(true), pair.ask(true));
+    let (second, third) = (pair.ask(true), pair.ask(true));
+    for id in [before, first, second, third] {
         pair.server.respond(id, false, |packer| packer.status(200)).unwrap();
     }
     pair.talk();
-    assert_eq!(send(&mut pair.server, first, &vec![0; 100_000], false), Poll::Ready(Ok(ROOM)));
+    assert_eq!(send(&mut pair.server, before, &[0; 991], false), Poll::Ready(Ok(991)));
+    assert_eq!(send(&mut pair.server, first, &vec![0; 100_000], false), Poll::Ready(Ok(ROOM - 1000)));
     assert_eq!(send(&mut pair.server, second, &[0; 10], false), Poll::Pending);
     assert_eq!(send(&mut pair.server, third, &[0; 10], false), Poll::Pending);
     let has_turn = |pair: &Pair, id| pair.server.streams.get(&id).is_some_and(|stream| stream.has_turn);
@@ -248,17 +284,17 @@ fn a_response_that_is_whole_needs_no_more_of_its_request_and_stays_readable() {
 #[test]
 fn bodies_that_nobody_takes_do_not_use_up_the_connection() {
     let mut pair = Pair::new();
-    // Ten times the window of the connection, on streams that are given up with all of it untaken.
+    // Six times the window of the connection, on streams that are given up with all of it untaken.
     for _ in 0..30 {
         let id = pair.ask(false);
         let mut sent = 0;
-        while sent < 100_000
-            && let Poll::Ready(more) = send(&mut pair.client, id, &vec![0; 100_000 - sent], false)
+        while sent < 65_535
+            && let Poll::Ready(more) = send(&mut pair.client, id, &vec![0; 65_535 - sent], false)
         {
             sent += more.unwrap();
             pair.talk();
         }
-        assert_eq!(sent, 100_000);
+        assert_eq!(sent, 65_535);
         pair.server.release(id);
         pair.talk();
         pair.client.release(id);

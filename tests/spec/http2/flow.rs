@@ -47,10 +47,10 @@ impl Flow {
         }
     }
 
-    /// Reads, each time only when as much is under way as a window, or everything that is left.
+    /// Reads, each time only when as much is under way as a window at first, or everything that is left.
     async fn pull(self, mut stream: RecvStream) {
         while self.received.load(Ordering::SeqCst) < ALL {
-            let is_full = || self.under_way() >= 128 * 1024 || self.sent.load(Ordering::SeqCst) == ALL;
+            let is_full = || self.under_way() >= 64_000 || self.sent.load(Ordering::SeqCst) == ALL;
             eventually("a full window", is_full).await;
             assert!(self.under_way() <= MOST, "{} bytes are under way", self.under_way());
             let data = within("data", stream.data()).await.unwrap().unwrap();

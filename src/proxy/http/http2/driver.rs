@@ -7,8 +7,9 @@ use super::stream::Core;
 use crate::http2::{Connection, Ended};
 use crate::relay::{Broken, Read, Scratch, Then, Wire};
 
-/// How often a connection is read from before others get their turn.
-const ROUNDS: u32 = 16;
+/// How much of a connection is read before others get their turn, those among them that take what came: it is better held
+/// by the kernel, which tells the other side of it, than here.
+const TURN: usize = 64 * 1024;
 
 /// Drives a connection. When it is dropped, its streams are over.
 pub(super) struct Driver<W> {
@@ -51,16 +52,15 @@ impl<W: Wire> Driver<W> {
         let Self { core, wire, lost } = self;
         let mut core = core.borrow_mut();
         core.begin_turn();
-        let mut rounds = 0;
+        let mut came = 0;
         loop {
             while lost.is_none() && core.may_receive() {
-                rounds += 1;
-                if rounds > ROUNDS {
+                if came >= TURN {
                     cx.waker().wake_by_ref();
                     break;
                 }
                 match receive(cx, wire, &mut core, scratch) {
-                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Ok(bytes)) => came += bytes,
                     Poll::Ready(Err(why)) => {
                         *lost = Some(why);
                         core.lost();
@@ -101,12 +101,12 @@ fn receive<W: Wire>(
     wire: &mut W,
     core: &mut Connection,
     scratch: &Scratch,
-) -> Poll<Result<(), Lost>> {
+) -> Poll<Result<usize, Lost>> {
     scratch.with_buffer(|buffer| {
         let Read { bytes, then } = ready!(wire.poll_read(cx, buffer)).map_err(Lost::Broken)?;
         core.receive(buffer.get(..bytes).unwrap_or_default());
         Poll::Ready(match then {
-            Then::Unknown => Ok(()),
+            Then::Unknown => Ok(bytes),
             Then::End => Err(Lost::Closed),
             Then::Broken(broken) => Err(Lost::Broken(broken)),
         })

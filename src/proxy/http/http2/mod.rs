@@ -42,7 +42,7 @@ pub(in crate::proxy) use runners::Runners;
 pub(super) use server::{Http2Connection, Http2Server};
 pub(super) use stream::{Http2Stream, Tunnelled};
 
-/// How much of a body a sender may send ahead on one stream.
+/// How much of a body a sender may send ahead on one stream, at most.
 const STREAM_WINDOW: u32 = 256 * 1024;
 /// And a client on all of its connection.
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
