@@ -6,7 +6,7 @@ use std::task::Waker;
 use rustc_hash::FxHashMap;
 
 use super::frame::{
-    ACK, ENABLE_CONNECT_PROTOCOL, ENABLE_PUSH, FIRST_WINDOW, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS,
+    ENABLE_CONNECT_PROTOCOL, ENABLE_PUSH, FIRST_WINDOW, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS,
     MAX_HEADER_LIST_SIZE, MOST_WINDOW, PING, PREFACE, RST_STREAM, WINDOW_UPDATE, put, put_goaway, put_settings,
 };
 use super::hpack::decoder::Decoder;
@@ -287,8 +287,8 @@ impl Connection {
         }
     }
 
-    /// Wakes whoever drives it.
-    pub(super) fn stir(&mut self) {
+    /// Has whoever drives it look at it again.
+    pub fn stir(&mut self) {
         if !self.is_driven
             && let Some(driver) = &self.driver
         {
@@ -326,6 +326,15 @@ impl Connection {
         }
     }
 
+    /// What the other side did wrong, in words, if that is why it is over.
+    #[must_use]
+    pub fn fault(&self) -> Option<&'static str> {
+        match self.ended {
+            Some(Ended::Fault(_, words)) => Some(words),
+            Some(Ended::Done | Ended::Gone(_)) | None => None,
+        }
+    }
+
     /// How many streams there are.
     #[must_use]
     pub fn streams(&self) -> usize {
@@ -353,11 +362,6 @@ impl Connection {
     /// Ends it now, whatever is under way.
     pub fn end(&mut self) {
         self.finish(Ended::Done, Code::NO_ERROR, "");
-    }
-
-    /// Has whoever drives it look at it again.
-    pub fn look(&mut self) {
-        self.stir();
     }
 
     /// Ends it for what the other side did.
@@ -515,10 +519,5 @@ impl Connection {
     pub(super) fn room(&self) -> usize {
         let window = usize::try_from(self.send_window).unwrap_or(0);
         window.min((ROOM + self.sent).saturating_sub(self.out.len()))
-    }
-
-    /// Acknowledges settings.
-    pub(super) fn acknowledge(&mut self) {
-        self.reply(frame::SETTINGS, ACK, 0, &[]);
     }
 }

@@ -162,13 +162,13 @@ impl Connection {
         }
         let (payload, rest) = bytes.split_at(head.length.min(bytes.len()));
         *bytes = rest;
-        let useful = match head.kind {
-            DATA | HEADERS | CONTINUATION => payload.len(),
-            _ => 0,
-        };
-        self.budget.earn(useful);
-        if self.budget.waste(HEAD + payload.len() - useful) {
-            return Err(Fatal(Code::ENHANCE_YOUR_CALM, "too much of what comes is of no use"));
+        // What is DATA is counted without its padding, which is neither of use nor of harm.
+        if head.kind != DATA {
+            let useful = if matches!(head.kind, HEADERS | CONTINUATION) { payload.len() } else { 0 };
+            self.budget.earn(useful);
+            if self.budget.waste(HEAD + payload.len() - useful) {
+                return Err(Fatal(Code::ENHANCE_YOUR_CALM, "too much of what comes is of no use"));
+            }
         }
         match head.kind {
             DATA => self.padded_data(head, payload),

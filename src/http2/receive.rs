@@ -4,7 +4,7 @@ use super::Code;
 use super::connection::{Connection, Leaving, Side};
 use super::frame::{
     ACK, ENABLE_CONNECT_PROTOCOL, ENABLE_PUSH, END_HEADERS, END_STREAM, FrameHead, HEAD, INITIAL_WINDOW_SIZE,
-    MAX_CONCURRENT_STREAMS, MAX_FRAME_SIZE, MOST_PAYLOAD, MOST_WINDOW, PADDED, PING, WITH_PRIORITY,
+    MAX_CONCURRENT_STREAMS, MAX_FRAME_SIZE, MOST_PAYLOAD, MOST_WINDOW, PADDED, PING, SETTINGS, WITH_PRIORITY,
 };
 use super::head::Head;
 use super::reading::{Block, Data, Fatal, Result, protocol, size};
@@ -18,6 +18,7 @@ const MOST_CONTINUATIONS: u32 = 64;
 const MORE_OF_BLOCK: usize = 16 * 1024;
 /// How many informational responses may wait to be taken.
 const MOST_EARLY: usize = 128;
+
 impl Connection {
     /// Whether a stream was never begun by whoever may begin it.
     fn is_idle(&self, id: u32) -> bool {
@@ -306,7 +307,7 @@ impl Connection {
         for [a, b, c, d, e, f] in settings {
             self.set(u16::from_be_bytes([*a, *b]), u32::from_be_bytes([*c, *d, *e, *f]))?;
         }
-        self.acknowledge();
+        self.reply(SETTINGS, ACK, 0, &[]);
         Ok(())
     }
 

@@ -52,6 +52,7 @@ use crate::snapshot::{Front, HttpInEffect, Listener, Snapshot};
 use crate::units::Name;
 use client::Http1Client;
 use exchange::of_client_broken;
+use http2::Served;
 use record::{Context, RequestRecord};
 use request::{Finish, Job};
 use sides::Client;
@@ -162,15 +163,18 @@ pub(super) fn serve(
             true => Over::Http2(connection.client.inbound.take()),
             false => connection.run().await,
         };
-        let (reason, had_requests) = match over {
-            Over::For(reason) => (reason, connection.requests > 0),
+        let Served { reason, had_requests, fault } = match over {
+            Over::For(reason) => Served { reason, had_requests: connection.requests > 0, fault: None },
             Over::Http2(early) => {
                 let Connection { context, client, live, accepted, terms, .. } = connection;
                 Box::pin(http2::serve(context, live, client.end, early, accepted, terms)).await
             }
         };
+        if let Some(words) = fault {
+            record.failed(words);
+        }
         // Its requests have lines of their own.
-        record.set_quiet(had_requests);
+        record.set_quiet(had_requests && fault.is_none());
         record.close(reason);
     }
 }

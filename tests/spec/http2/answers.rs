@@ -3,6 +3,7 @@
 use http::Method;
 
 use crate::stage::access::AccessLog;
+use crate::stage::frames::{Frames, PING, Verdict};
 use crate::stage::http2::{Answered, Asked, BY_HTTP2, Client, Message, Version, ask, fronting};
 use crate::stage::pki::{Pki, shake};
 use crate::stage::{ClosedPort, Instance, Server};
@@ -124,4 +125,22 @@ async fn each_stream_has_a_line_in_the_access_log() {
         assert_eq!(line["bytes_in"], 4, "{line}");
         assert_eq!(line["server"], server.address.to_string(), "{line}");
     }
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_the_protocol_has_a_line_that_says_how() {
+    let (log, server) = (AccessLog::new(), Server::of_http(Version::Two, super::echo).await);
+    let instance = Instance::start(&log.of(&fronting(&[server.address], "", BY_HTTP2))).await;
+    let mut frames = Frames::connect(instance.address("web")).await;
+    frames.get(1, "/good").await;
+    assert_eq!(frames.verdict(1).await, Verdict::Status(200));
+    assert_eq!(log.line(1).await["reason"], "done");
+    frames.send(PING, 0, 1, &[0; 8]).await;
+    frames.farewell().await;
+    let line = log.line(2).await;
+    assert_eq!(
+        (&line["reason"], &line["error"]),
+        (&"bad_request".into(), &"a ping comes on a stream".into()),
+        "{line}"
+    );
 }

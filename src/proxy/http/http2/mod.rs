@@ -46,7 +46,7 @@ pub(super) use stream::{Http2Stream, Tunnelled};
 const STREAM_WINDOW: u32 = 256 * 1024;
 /// And a client on all of its connection.
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// How many requests a client may give up before they were looked at, and how many in all that were (CVE-2023-44487).
+/// How many requests a client may give up before they were looked at, beyond those that came to a good end (CVE-2023-44487).
 const PENDING_RESETS: u32 = 20;
 
 /// How large a header list is that is kept, as the RFC counts (RFC 9113 §6.5.2: 32 more for each field). It is about twice
@@ -98,7 +98,16 @@ impl Drop for Active {
     }
 }
 
-/// Serves a connection until it is over. Returns why, and whether it had a request at all.
+/// What came of a connection.
+pub(super) struct Served {
+    pub(super) reason: Reason,
+    /// Whether it had a request at all.
+    pub(super) had_requests: bool,
+    /// What the client did wrong, if that is why it was ended.
+    pub(super) fault: Option<&'static str>,
+}
+
+/// Serves a connection until it is over.
 pub(super) async fn serve(
     context: Rc<Context>,
     live: Entry,
@@ -106,13 +115,13 @@ pub(super) async fn serve(
     early: Vec<u8>,
     accepted: Instant,
     terms: Terms,
-) -> (Reason, bool) {
+) -> Served {
     // Frames are small and many, and none may wait for the acknowledgement of the one before.
     end.socket().set_nodelay();
     let desk = Rc::clone(&context.desk);
     let settings = desk.published.load_full().with_listener(&context.listener);
     let Some(http) = settings.listener(&context.listener).and_then(|listener| listener.http.as_ref()) else {
-        return (Reason::Drained, false);
+        return Served { reason: Reason::Drained, had_requests: false, fault: None };
     };
     let limits = http.settings.limits;
     let lasting = Cell::new(Lasting::of(http));
@@ -137,9 +146,11 @@ pub(super) async fn serve(
     });
     let driver = Driver::new(&core, end);
     let until = accepted + terms.request_header;
-    let serving = Serving { shared: Rc::clone(&shared), core, until, retires: terms.retires, leaving: false };
+    let serving =
+        Serving { shared: Rc::clone(&shared), core: Rc::clone(&core), until, retires: terms.retires, leaving: false };
     let reason = serving.run(driver).await;
-    (reason, shared.total.get() > 0)
+    let fault = core.borrow().fault();
+    Served { reason, had_requests: shared.total.get() > 0, fault }
 }
 
 /// A connection that is served.

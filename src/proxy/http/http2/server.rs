@@ -40,7 +40,7 @@ struct Interest(Core);
 
 impl Drop for Interest {
     fn drop(&mut self) {
-        self.0.borrow_mut().look();
+        self.0.borrow_mut().stir();
     }
 }
 
