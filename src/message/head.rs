@@ -3,6 +3,7 @@
 //! Nothing is copied or looked up to take one in but what its fields are called, and the two buffers a head has are used
 //! again for the next one, so that a request costs no allocation here. Heads of HTTP/2 are laid out in the same form.
 
+use super::plain;
 use super::token;
 
 /// A part of a head's bytes.
@@ -32,6 +33,12 @@ impl Span {
     #[must_use]
     pub fn start(self) -> usize {
         usize::from(self.start)
+    }
+
+    /// Where it ends.
+    #[must_use]
+    pub fn end(self) -> usize {
+        usize::from(self.end)
     }
 
     /// Whether it stands for none.
@@ -67,7 +74,8 @@ macro_rules! known {
             #[must_use]
             pub fn of(name: &[u8]) -> Self {
                 // The compiler makes this a jump by length; names of other lengths are never compared.
-                $(if name.len() == $name.len() && name.eq_ignore_ascii_case($name.as_bytes()) {
+                let words = words(name);
+                $(if name.len() == $name.len() && are(words, const { words_and_case($name) }) {
                     return Self::$variant;
                 })*
                 Self::Other
@@ -88,6 +96,39 @@ macro_rules! known {
             }
         }
     };
+}
+
+/// The bytes of a name of up to 24 as words: the first, the last and those behind the first, which may overlap. Two names of
+/// one length are the same if these are.
+const fn words(name: &[u8]) -> [u64; 3] {
+    match (name.first_chunk(), name.last_chunk(), name.split_at_checked(8)) {
+        (Some(first), Some(last), Some((_, rest))) => {
+            let middle = match rest.first_chunk() {
+                Some(middle) => u64::from_le_bytes(*middle),
+                None => 0,
+            };
+            [u64::from_le_bytes(*first), u64::from_le_bytes(*last), middle]
+        }
+        _ => match (name.first_chunk(), name.last_chunk(), name) {
+            (Some(first), Some(last), _) => [u32::from_le_bytes(*first) as u64, u32::from_le_bytes(*last) as u64, 0],
+            (_, _, [a, b, c]) => [*a as u64 | (*b as u64) << 8 | (*c as u64) << 16, 0, 0],
+            (_, _, [a, b]) => [*a as u64 | (*b as u64) << 8, 0, 0],
+            (_, _, [a]) => [*a as u64, 0, 0],
+            _ => [0; 3],
+        },
+    }
+}
+
+/// The words of a name in lower case, and with each the bits in which its letters differ from capitals.
+const fn words_and_case(name: &str) -> [(u64, u64); 3] {
+    assert!(name.len() <= 24, "its words are all of it");
+    let [first, last, middle] = words(name.as_bytes());
+    [(first, plain::case(first)), (last, plain::case(last)), (middle, plain::case(middle))]
+}
+
+/// Whether these are the words of a name, in any case. That they are not is seldom known before all are compared.
+fn are(words: [u64; 3], name: [(u64, u64); 3]) -> bool {
+    words.into_iter().zip(name).fold(0, |differ, (own, (word, case))| differ | (own | case) ^ word) == 0
 }
 
 known! {
@@ -166,6 +207,42 @@ pub struct Field {
     pub known: Known,
 }
 
+/// A field among others.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
+    bytes: &'a [u8],
+    field: &'a Field,
+}
+
+impl<'a> Entry<'a> {
+    /// Which one it is.
+    #[must_use]
+    pub fn known(self) -> Known {
+        self.field.known
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'a [u8] {
+        self.field.name.of(self.bytes)
+    }
+
+    /// Its value.
+    #[must_use]
+    pub fn value(self) -> &'a [u8] {
+        self.field.value.of(self.bytes)
+    }
+
+    /// The whole line of it, if it came as it would be written in HTTP/1: with one space, and none behind it.
+    #[must_use]
+    pub fn line(self) -> Option<&'a [u8]> {
+        let Field { name, value, .. } = *self.field;
+        let line = self.bytes.get(name.start()..value.end() + 2)?;
+        let between = self.bytes.get(name.end()..value.start())?;
+        (between == b": " && line.ends_with(b"\r\n")).then_some(line)
+    }
+}
+
 /// The fields of a head, and all its bytes.
 #[derive(Clone, Debug, Default)]
 pub struct Fields {
@@ -211,6 +288,11 @@ impl Fields {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.fields.is_empty()
+    }
+
+    /// The fields in their order.
+    pub fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
+        self.fields.iter().map(|field| Entry { bytes: &self.bytes, field })
     }
 
     /// The fields in their order: which each is, its name and its value.
@@ -272,5 +354,41 @@ impl Fields {
         let name = self.append(name);
         let value = self.append(value);
         self.note(name, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_known_in_any_case_and_no_other_is() {
+        let names = ["te", "via", "host", "cookie", "upgrade", "forwarded", "content-length", "sec-websocket-accept"];
+        let known = [
+            Known::Te,
+            Known::Via,
+            Known::Host,
+            Known::Cookie,
+            Known::Upgrade,
+            Known::Forwarded,
+            Known::ContentLength,
+            Known::SecWebSocketAccept,
+        ];
+        for (name, known) in names.into_iter().zip(known) {
+            for at in 0..name.len() {
+                let mut bytes = name.as_bytes().to_vec();
+                bytes[..at].make_ascii_uppercase();
+                assert_eq!(Known::of(&bytes), known, "{name}");
+                for byte in 0..=u8::MAX {
+                    bytes[at] = byte;
+                    let expected = if bytes.eq_ignore_ascii_case(name.as_bytes()) { known } else { Known::Other };
+                    assert_eq!(Known::of(&bytes), expected, "{bytes:?}");
+                }
+            }
+            assert_eq!(Known::of(&[name.as_bytes(), b"x"].concat()), Known::Other);
+        }
+        for name in ["", "x", "xy", "xyz", "x-forwarded-", "sec-websocket-accept-or-something-longer"] {
+            assert_eq!(Known::of(name.as_bytes()), Known::Other, "{name}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 //! is folded, no space stands before a colon. What two readers could take for two things is refused.
 
 use super::head::{Fields, Span};
+use super::plain;
 use super::token::{is_token_byte, is_value};
 
 /// What a head may be like.
@@ -75,6 +76,7 @@ impl Progress {
     /// Reads fields up to the end of the head or of what has arrived, after the first line.
     pub(super) fn advance(&mut self, fields: &mut Fields, limits: &Limits) -> Result<Line, Fault> {
         loop {
+            self.skim(fields, limits);
             let Some(line) = self.next_line(fields.bytes(), limits)? else { return Ok(Line::Partial) };
             let next = self.line;
             let Some(begin) = self.fields else {
@@ -92,6 +94,21 @@ impl Progress {
                 return Err(Fault::TooLarge);
             }
             read_field(fields, line, limits.underscores)?;
+        }
+    }
+
+    /// Reads fields for as long as they are plain, each in one pass; what is wrong with the next, if anything is, is not looked
+    /// for. A line that was begun before is left: however slowly its bytes come, it is not begun anew with each.
+    fn skim(&mut self, fields: &mut Fields, limits: &Limits) {
+        let Some(begin) = self.fields else { return };
+        let longest = LONGEST_HEAD.min(begin + limits.bytes + 1);
+        while self.searched == self.line && fields.len() < limits.fields {
+            let Some(field) = plain::field(fields.bytes(), self.line).filter(|field| field.next < longest) else {
+                return;
+            };
+            fields.note(Span::new(self.line, field.name_end), Span::new(field.value, field.value_end));
+            self.line = field.next;
+            self.searched = field.next;
         }
     }
 

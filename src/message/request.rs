@@ -2,7 +2,9 @@
 
 use super::framing::{self, Length};
 use super::head::{Fields, Known, Span};
+use super::host::Named;
 use super::line::{Fault, Limits, Line, Progress};
+use super::options::Options;
 use super::target::{Authority, Target};
 use super::token::{self, is_token};
 use super::version::Version;
@@ -20,10 +22,7 @@ pub struct Request {
     authority: Span,
     path: Span,
     query: Option<Span>,
-    /// The host in lower case, without port and closing dot; empty if none was named.
-    pub host: String,
-    /// The port that was named with it.
-    pub port: Option<u16>,
+    named: Named,
     /// The version it was sent in.
     pub version: Version,
     /// How long its body is.
@@ -34,6 +33,8 @@ pub struct Request {
     pub expects_continue: bool,
     /// Whether the client would send another request on the connection.
     pub keeps_alive: bool,
+    /// What it says of the connection.
+    pub options: Options,
 }
 
 /// How far a head has been read.
@@ -49,9 +50,9 @@ impl Request {
     /// Forgets everything and keeps the buffers.
     pub fn clear(&mut self) {
         self.fields.clear();
-        self.host.clear();
-        let (fields, host) = (std::mem::take(&mut self.fields), std::mem::take(&mut self.host));
-        *self = Self { fields, host, ..Self::default() };
+        self.named.clear();
+        let (fields, named) = (std::mem::take(&mut self.fields), std::mem::take(&mut self.named));
+        *self = Self { fields, named, ..Self::default() };
     }
 
     /// Adds what has arrived of a head of HTTP/1; what follows the head may be among it.
@@ -123,30 +124,24 @@ impl Request {
         if hosts.next().is_some() {
             return Err(Fault::Malformed("it names two hosts"));
         }
-        let named = host.map(Authority::parse).transpose()?;
-        let in_effect = match (self.authority.is_empty(), named) {
-            (false, _) => Some(Authority::parse(self.authority.of(fields.bytes()))?),
-            (true, None) if self.version == Version::Http11 => return Err(Fault::Malformed("it names no host")),
-            (true, named) => named,
-        };
         if host.is_none() && self.version == Version::Http11 {
             return Err(Fault::Malformed("it names no host"));
         }
-        self.port = in_effect.and_then(|authority| authority.port);
-        if let Some(authority) = in_effect {
-            authority.write_host(&mut self.host);
+        if !self.authority.is_empty() {
+            // What `Host` says does not count then, but has to be a host.
+            let _is_one = host.map(Authority::parse).transpose()?;
+            self.named.read(self.authority.of(fields.bytes()))?;
+        } else if let Some(host) = host {
+            self.named.read(host)?;
         }
         self.length = framing::of_request(fields, self.version)?;
-        let listed = |part| fields.lists(Known::Connection, part);
-        self.keeps_alive = match self.version {
-            Version::Http10 => listed(b"keep-alive") && !listed(b"close"),
-            Version::Http11 | Version::Http2 => !listed(b"close"),
-        };
+        self.options = Options::of(fields);
+        self.keeps_alive = self.options.keeps_alive(self.version);
         self.expects_continue = match self.version {
             Version::Http10 => false,
             Version::Http11 | Version::Http2 => expects_continue(fields)? && !self.length.is_empty(),
         };
-        let may_upgrade = self.version == Version::Http11 && self.length.is_empty() && listed(b"upgrade");
+        let may_upgrade = self.version == Version::Http11 && self.length.is_empty() && self.options.upgrade;
         // To HTTP/2 nobody changes any more (RFC 9113 §3.1): a server that did would be asked past the routes.
         let to_http2 = |span: &Span| token::list(span.of(fields.bytes())).any(|to| to.eq_ignore_ascii_case(b"h2c"));
         self.upgrade = fields.span_of(Known::Upgrade).filter(|span| may_upgrade && !to_http2(span));
@@ -169,6 +164,18 @@ impl Request {
     #[must_use]
     pub fn is_idempotent(&self) -> bool {
         matches!(self.method(), b"GET" | b"HEAD" | b"OPTIONS" | b"PUT" | b"DELETE" | b"TRACE")
+    }
+
+    /// The host in lower case, without port and closing dot; empty if none was named.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.named.host()
+    }
+
+    /// The port that was named with it.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        self.named.port()
     }
 
     /// The host with its port, as the client wrote it: by the target if that has one, else by `Host`.
@@ -222,9 +229,7 @@ impl Request {
         if !is_token(method.of(bytes)) || method.of(bytes).len() > LONGEST_METHOD {
             return Err(Fault::Malformed("its method is none"));
         }
-        let parsed = Authority::parse(authority.of(bytes))?;
-        self.port = parsed.port;
-        parsed.write_host(&mut self.host);
+        self.named.read(authority.of(bytes))?;
         (self.method, self.authority) = (method, authority);
         if path.of(bytes) == b"*" && method.of(bytes) == b"OPTIONS" {
             self.path = path;

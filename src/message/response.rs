@@ -1,8 +1,9 @@
 //! The head of a response, from HTTP/1 bytes to what is answered.
 
 use super::framing::{self, Length};
-use super::head::{Fields, Known, Span};
+use super::head::{Fields, Span};
 use super::line::{Fault, Limits, Line, Progress};
+use super::options::Options;
 use super::request::Parsed;
 use super::token::is_value;
 use super::version::Version;
@@ -22,6 +23,8 @@ pub struct Response {
     pub length: Length,
     /// Whether the server would take another request on the connection.
     pub keeps_alive: bool,
+    /// What it says of the connection.
+    pub options: Options,
 }
 
 impl Response {
@@ -83,12 +86,18 @@ impl Response {
 
     fn interpret(&mut self, to_head: bool) -> Result<(), Fault> {
         self.length = framing::of_response(&self.fields, self.version, self.status, to_head)?;
-        let listed = |part| self.fields.lists(Known::Connection, part);
-        self.keeps_alive = match self.version {
-            Version::Http10 => listed(b"keep-alive") && !listed(b"close"),
-            Version::Http11 | Version::Http2 => !listed(b"close"),
-        } && self.length != Length::UntilClose;
+        self.options = Options::of(&self.fields);
+        self.keeps_alive = self.options.keeps_alive(self.version) && self.length != Length::UntilClose;
         Ok(())
+    }
+
+    /// The first line as it came, if it is of HTTP/1.1 and complete.
+    #[must_use]
+    pub fn first_line(&self) -> Option<&[u8]> {
+        const BEFORE_REASON: usize = "HTTP/1.1 200 ".len();
+        let is_complete = self.version == Version::Http11 && !self.reason.is_empty();
+        let start = self.reason.start().checked_sub(BEFORE_REASON).filter(|_| is_complete)?;
+        self.fields.bytes().get(start..self.reason.end() + 2)
     }
 
     /// The reason phrase, which may be empty.

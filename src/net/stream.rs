@@ -11,6 +11,7 @@ use std::task::{Context, Poll, ready};
 use rustix::io::Errno;
 use rustix::net::sockopt::{set_socket_linger, set_tcp_nodelay, socket_error};
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFdReadyGuard;
 
 use super::sockopt::Watched;
@@ -197,6 +198,12 @@ impl Stream {
     /// Whether there is something to read, be it the end; if not, the task is woken when there is.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.poll_read_ready(cx).map(|_| ())
+    }
+
+    /// Whether the kernel has said that there is something to read, be it the end. Nobody is woken when there is.
+    #[must_use]
+    pub fn is_readable(&self) -> bool {
+        self.socket.watch().is_ok_and(|watch| watch.try_io(Interest::READABLE, |_| Ok(())).is_ok())
     }
 
     /// Waits until the other side has closed, for one who does not read just now. Not noticed while bytes wait to be read.

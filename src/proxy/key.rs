@@ -24,7 +24,7 @@ pub(super) fn of_request(pool: &Pool, client: ClientAddr, server_name: Option<&s
         KeySource::Source => None,
         KeySource::Sni => server_name.map(str::as_bytes),
         // In HTTP/2 it is no field.
-        KeySource::Header(name) if **name == *"host" => Some(request.host.as_bytes()).filter(|host| !host.is_empty()),
+        KeySource::Header(name) if **name == *"host" => Some(request.host().as_bytes()).filter(|host| !host.is_empty()),
         KeySource::Header(name) => request.fields.named(name.as_bytes()).next(),
         KeySource::Cookie(name) => request.fields.values(Known::Cookie).find_map(|field| cookie_value(field, name)),
         KeySource::Path => Some(request.path()),

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::message::framing::Length;
-use crate::message::head::Known;
+use crate::message::head::{Fields, Known};
 use crate::message::version::Version;
 
 #[test]
@@ -10,10 +10,7 @@ fn a_request_is_taken_apart_and_what_follows_it_is_left_over() {
     let bytes = "POST /a/b?c=d HTTP/1.1\r\nHost: A.Example:81\r\nX-Y:  z z\t\r\ncontent-length: 3\r\n\r\nabc";
     let (request, rest) = request(&[bytes.as_bytes()], &LIMITS).unwrap().unwrap();
     assert_eq!((request.method(), request.path(), request.query()), (&b"POST"[..], &b"/a/b"[..], Some(&b"c=d"[..])));
-    assert_eq!(
-        (request.host.as_str(), request.port, request.authority()),
-        ("a.example", Some(81), &b"A.Example:81"[..])
-    );
+    assert_eq!((request.host(), request.port(), request.authority()), ("a.example", Some(81), &b"A.Example:81"[..]));
     assert_eq!((request.version, request.length, request.keeps_alive), (Version::Http11, Length::Exactly(3), true));
     let fields: Vec<_> = request.fields.iter().map(|(_, name, value)| (name, value)).collect();
     assert_eq!(fields[1], (&b"X-Y"[..], &b"z z"[..]));
@@ -28,10 +25,7 @@ fn a_request_that_is_cleared_reads_the_next_one_as_if_it_were_the_first() {
     used.arrived(b"PUT /new HTTP/1.1\r\nHost: new\r\n\r\n");
     assert_eq!(used.parse(&LIMITS, &mut Vec::new()), Ok(Parsed::Whole(32)));
     assert_eq!((used.method(), used.path(), used.query()), (&b"PUT"[..], &b"/new"[..], None));
-    assert_eq!(
-        (used.host.as_str(), used.port, used.authority(), used.version),
-        ("new", None, &b"new"[..], Version::Http11)
-    );
+    assert_eq!((used.host(), used.port(), used.authority(), used.version), ("new", None, &b"new"[..], Version::Http11));
     assert_eq!(used.fields.len(), 1);
 }
 
@@ -209,4 +203,25 @@ fn first_lines_of_responses_are_read_strictly() {
         let bytes = format!("{line}\r\nContent-Length: 0\r\n\r\n");
         assert_eq!(response(&[bytes.as_bytes()], false).unwrap().unwrap().0.reason(), reason.as_bytes());
     }
+}
+
+#[test]
+fn a_line_is_passed_on_as_it_came_if_it_is_as_it_would_be_written() {
+    let lines = "A: b\r\nC:d\r\nE:  f\r\nG: h \r\nI:\tj\r\nK: \r\nL: \u{fc} m\r\n";
+    let first = |line: &str| {
+        let bytes = format!("\r\n{line}\r\n{lines}\r\n");
+        let (response, _) = response(&[bytes.as_bytes()], false).unwrap().unwrap();
+        let lines: Vec<_> = response.fields.entries().map(|entry| entry.line().map(<[u8]>::to_vec)).collect();
+        let whole = |line: &str| Some(line.as_bytes().to_vec());
+        assert_eq!(lines, [whole("A: b\r\n"), None, None, None, None, whole("K: \r\n"), whole("L: \u{fc} m\r\n")]);
+        response.first_line().map(|line| String::from_utf8(line.to_vec()).unwrap())
+    };
+    assert_eq!(first("HTTP/1.1 200 All right"), Some("HTTP/1.1 200 All right\r\n".to_owned()));
+    for line in ["HTTP/1.1 200 ", "HTTP/1.1 200", "HTTP/1.0 200 OK"] {
+        assert_eq!(first(line), None, "{line}");
+    }
+    let mut fields = Fields::default();
+    fields.push(b"name", b"value");
+    fields.append(b"\r\n");
+    assert_eq!(fields.entries().next().unwrap().line(), None, "it came in another form");
 }

@@ -120,8 +120,8 @@ fn shown(read: Result<Option<(Request, Vec<u8>)>, Fault>) -> Option<Option<Shown
     let shown = |(request, rest): (Request, Vec<u8>)| {
         (
             request.method().to_vec(),
-            request.host.clone(),
-            request.port,
+            request.host().to_owned(),
+            request.port(),
             request.path().to_vec(),
             request.query().map(<[u8]>::to_vec),
             request.length,

@@ -86,9 +86,9 @@ fn a_host_is_a_name_or_an_address_with_or_without_a_port() {
 #[test]
 fn the_target_wins_over_the_header() {
     let request = read("GET http://B.example:1/x HTTP/1.1\r\nHost: a.example:2\r\n\r\n");
-    assert_eq!((request.host.as_str(), request.port, request.authority()), ("b.example", Some(1), &b"B.example:1"[..]));
-    assert_eq!(read("GET / HTTP/1.1\r\nHost: A.example.\r\n\r\n").host, "a.example");
-    assert_eq!(read("GET / HTTP/1.0\r\n\r\n").host, "");
+    assert_eq!((request.host(), request.port(), request.authority()), ("b.example", Some(1), &b"B.example:1"[..]));
+    assert_eq!(read("GET / HTTP/1.1\r\nHost: A.example.\r\n\r\n").host(), "a.example");
+    assert_eq!(read("GET / HTTP/1.0\r\n\r\n").host(), "");
 }
 
 #[test]

@@ -66,7 +66,7 @@ enum Attempted {
 pub(super) struct Errand<'r> {
     pub(super) route: &'r RouteInEffect,
     pub(super) pool: &'r PoolInEffect,
-    pub(super) bounds: Bounds,
+    pub(super) bounds: &'r Bounds,
     pub(super) words: Words,
     /// The PROXY header that the servers are sent.
     pub(super) header: Vec<u8>,
@@ -108,7 +108,7 @@ impl Job<'_> {
         route: &RouteInEffect,
         place: usize,
         trusted: bool,
-        bounds: Bounds,
+        bounds: &Bounds,
     ) -> Finish {
         let stash = &self.context.desk.requests.stash;
         let mut words = Words::of(self.request, self.context, trusted);
@@ -122,7 +122,7 @@ impl Job<'_> {
                 break Ok(picked);
             }
             // Seldom, and nothing that every request should have room for.
-            match Box::pin(self.wait(&mut turn, &bounds)).await {
+            match Box::pin(self.wait(&mut turn, bounds)).await {
                 Ok(()) => {}
                 Err(Stop::Server(reason)) => break Err(reason),
                 Err(Stop::Client(reason) | Stop::Ours(reason)) => {

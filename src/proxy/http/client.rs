@@ -9,7 +9,7 @@ use super::body::{Body, BodyFault, Outgoing, Piece};
 use super::buffers::{Inbound, Outbound};
 use super::forward::{self, Pen};
 use super::server::send_piece;
-use super::sides::{ResponseHead, status_line};
+use super::sides::{ResponseHead, first_line};
 use crate::message::framing::Length;
 use crate::message::line::Limits;
 use crate::message::version::Version;
@@ -103,7 +103,7 @@ impl Http1Client {
         self.chunks = length == Length::Unknown;
         self.persists &= of.uploaded && length != Length::UntilClose;
         let head = self.outbound.writer();
-        status_line(of.response.status, of.response.reason(), head);
+        first_line(of.response, head);
         forward::response_head(of, head);
         // What a response without a body says of it is for the client to know (RFC 9110 §8.6).
         forward::framing(of.length_without_body().map_or(length, Length::Exactly), head);
@@ -149,14 +149,16 @@ impl Http1Client {
     /// Notices that the client has left while nothing is read from it: by a reset, or by an end where no further request
     /// waits. A client that closes its half only is taken for one that left, as most servers do.
     pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
+        let may_close = self.body.is_over() && self.inbound.is_empty();
+        // Whatever comes then, be it the end or a reset, can be read.
+        if may_close && self.end.socket().poll_readable(cx).is_pending() {
+            return Poll::Pending;
+        }
         if let Poll::Ready(_errno) = self.end.poll_reset(cx) {
             return Poll::Ready(Gone::Reset);
         }
-        if self.body.is_over() && self.inbound.is_empty() {
-            match &mut self.end {
-                ClientEnd::Plain(socket) => ready!(socket.poll_closed(cx)),
-                ClientEnd::Tls(stream) => ready!(stream.socket().poll_closed(cx)),
-            }
+        if may_close {
+            ready!(self.end.socket().poll_closed(cx));
             return Poll::Ready(Gone::Closed);
         }
         Poll::Pending

@@ -162,6 +162,6 @@ impl Copied {
         let bounds = job.bounds(route, &in_effect.http);
         let limit = started + LIMIT;
         let bounds = Bounds { expires: Some(bounds.expires.map_or(limit, |expires| expires.min(limit))), ..bounds };
-        let _nobody_asks = stopping.run_until_cancelled(job.forward(route, pool, trusted, bounds)).await;
+        let _nobody_asks = stopping.run_until_cancelled(job.forward(route, pool, trusted, &bounds)).await;
     }
 }

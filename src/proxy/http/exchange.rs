@@ -107,7 +107,7 @@ pub(super) struct Exchange<'a, 'c> {
     pub(super) client: &'a mut Client<'c>,
     pub(super) server: Server,
     pub(super) response: Box<Response>,
-    pub(super) bounds: Bounds,
+    pub(super) bounds: &'a Bounds,
     pub(super) scratch: &'a Scratch,
     pub(super) recall: &'a Recall,
     /// Whether the response is to a HEAD.
@@ -148,7 +148,7 @@ impl<'a, 'c> Exchange<'a, 'c> {
         client: &'a mut Client<'c>,
         server: Server,
         response: Box<Response>,
-        bounds: Bounds,
+        bounds: &'a Bounds,
         scratch: &'a Scratch,
         recall: &'a Recall,
         to_head: bool,

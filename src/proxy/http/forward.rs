@@ -8,16 +8,21 @@ use crate::message::compress::Change;
 use crate::message::decimal::Decimal;
 use crate::message::forwarded::Forwarding;
 use crate::message::framing::Length;
-use crate::message::head::{Fields, Known, Role};
+use crate::message::head::{Entry, Fields, Known, Role};
+use crate::message::options::Options;
 use crate::message::request::Request;
 use crate::message::response::Response;
-use crate::message::token;
 use crate::message::version::Version;
 use crate::pool::sticky::without_cookie;
 
 /// What a head is written with.
 pub(super) trait Pen {
     fn field(&mut self, name: &[u8], value: &[u8]);
+
+    /// Writes a field as it came.
+    fn pass(&mut self, entry: Entry<'_>) {
+        self.field(entry.name(), entry.value());
+    }
 
     /// Writes all that is said of whom a request is for.
     fn forwarding(&mut self, forwarding: &Forwarding) {
@@ -33,6 +38,13 @@ impl Pen for Vec<u8> {
         self.extend_from_slice(b": ");
         self.extend_from_slice(value);
         self.extend_from_slice(b"\r\n");
+    }
+
+    fn pass(&mut self, entry: Entry<'_>) {
+        match entry.line() {
+            Some(line) => self.extend_from_slice(line),
+            None => self.field(entry.name(), entry.value()),
+        }
     }
 
     fn forwarding(&mut self, forwarding: &Forwarding) {
@@ -58,13 +70,9 @@ struct Sieve<'a> {
 }
 
 impl<'a> Sieve<'a> {
-    fn new(fields: &'a Fields, rules: &'a HeaderRules) -> Self {
-        let usual = |part: &[u8]| {
-            [&b"close"[..], b"keep-alive", b"upgrade", b"te"].iter().any(|own| part.eq_ignore_ascii_case(own))
-        };
-        let nominates = fields.values(Known::Connection).flat_map(token::list).any(|part| !usual(part));
+    fn new(fields: &'a Fields, options: Options, rules: &'a HeaderRules) -> Self {
         let replaces = !rules.remove.is_empty() || !rules.set.is_empty();
-        Self { fields, rules, nominates, replaces }
+        Self { fields, rules, nominates: options.nominates, replaces }
     }
 
     /// Whether a field that concerns more than one hop goes on.
@@ -110,8 +118,9 @@ pub(super) fn request_fields(
     pen: &mut impl Pen,
 ) {
     let fields = &request.fields;
-    let sieve = Sieve::new(fields, rules);
-    for (known, name, value) in fields.iter() {
+    let sieve = Sieve::new(fields, request.options, rules);
+    for entry in fields.entries() {
+        let (known, name) = (entry.known(), entry.name());
         let passes = match known.role() {
             Role::Hop => false,
             _ if Some(known) == left_out => false,
@@ -122,8 +131,8 @@ pub(super) fn request_fields(
         };
         match ours.sticky.filter(|_| known == Known::Cookie) {
             _ if !passes => {}
-            None => pen.field(name, value),
-            Some(sticky) => match without_cookie(value, sticky) {
+            None => pen.pass(entry),
+            Some(sticky) => match without_cookie(entry.value(), sticky) {
                 rest if rest.is_empty() => {}
                 rest => pen.field(name, &rest),
             },
@@ -182,11 +191,11 @@ pub(super) fn response_head(head: &ResponseHead<'_>, pen: &mut impl Pen) {
             Change::Append(..) => false,
         })
     };
-    let sieve = Sieve::new(&response.fields, rules);
-    for (known, name, value) in response.fields.iter() {
-        let passes = known.role() != Role::Hop && sieve.passes(name) && !is_changed(name);
+    let sieve = Sieve::new(&response.fields, response.options, rules);
+    for entry in response.fields.entries() {
+        let passes = entry.known().role() != Role::Hop && sieve.passes(entry.name()) && !is_changed(entry.name());
         if passes {
-            pen.field(name, value);
+            pen.pass(entry);
         }
     }
     let HeaderRules { remove: _, set, add } = rules;
@@ -209,10 +218,10 @@ pub(super) fn response_head(head: &ResponseHead<'_>, pen: &mut impl Pen) {
 
 /// Writes the fields of a response that is no final one, but for what concerns one hop and what is to be removed.
 pub(super) fn response_fields(response: &Response, rules: &HeaderRules, pen: &mut impl Pen) {
-    let sieve = Sieve::new(&response.fields, rules);
-    for (known, name, value) in response.fields.iter() {
-        if known.role() != Role::Hop && sieve.passes(name) {
-            pen.field(name, value);
+    let sieve = Sieve::new(&response.fields, response.options, rules);
+    for entry in response.fields.entries() {
+        if entry.known().role() != Role::Hop && sieve.passes(entry.name()) {
+            pen.pass(entry);
         }
     }
 }

@@ -108,7 +108,7 @@ impl RequestRecord {
                 path.push('?');
                 path.push_str(&String::from_utf8_lossy(query));
             }
-            Box::new(Text { method: lossy(request.method()), host: request.host.clone(), path, ..Text::default() })
+            Box::new(Text { method: lossy(request.method()), host: request.host().to_owned(), path, ..Text::default() })
         });
         Self {
             client: context.peer,

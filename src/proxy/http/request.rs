@@ -136,7 +136,7 @@ impl Job<'_> {
                 let Some((place, pool)) = drawn else { return self.answer_ending(Reason::NoRoute, &[]) };
                 self.record.routed(pool.pool.name());
                 let bounds = self.bounds(route, &pool.http);
-                self.forward(route, place, trusted, bounds).await
+                self.forward(route, place, trusted, &bounds).await
             }
         }
     }
@@ -145,7 +145,7 @@ impl Job<'_> {
     fn is_misdirected(&self) -> bool {
         let Some(terminator) = super::terminator(self.listener) else { return false };
         let shaken_for = self.context.more.asked_for.as_deref();
-        !self.request.host.is_empty() && !terminator.same_policy(shaken_for, Some(&self.request.host))
+        !self.request.host().is_empty() && !terminator.same_policy(shaken_for, Some(self.request.host()))
     }
 
     pub(super) fn bounds(&self, route: &RouteInEffect, pool: &HttpPool) -> Bounds {
@@ -195,7 +195,7 @@ impl Job<'_> {
 pub(super) fn find<'h>(http: &'h HttpInEffect, request: &Request) -> Option<&'h RouteInEffect> {
     let path = normal_path(request.path());
     http.find(&Asked {
-        host: &request.host,
+        host: request.host(),
         method: request.method(),
         path: &path,
         query: request.query().unwrap_or_default(),
@@ -209,7 +209,7 @@ fn write_location(template: &Template, request: &Request, scheme: &str) -> Vec<u
         match part {
             Part::Text(text) => location.extend_from_slice(text.as_bytes()),
             Part::Scheme => location.extend_from_slice(scheme.as_bytes()),
-            Part::Host => location.extend_from_slice(request.host.as_bytes()),
+            Part::Host => location.extend_from_slice(request.host().as_bytes()),
             // Two slashes at the beginning would make a host of what follows.
             Part::Path if location.is_empty() && request.path().starts_with(b"//") => {
                 location.extend_from_slice(&normal_path(request.path()));

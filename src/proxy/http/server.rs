@@ -138,13 +138,13 @@ impl Http1Server {
 
     /// Whether a server that was left alone has closed the connection or said something unasked, so that it is of no more use.
     pub(super) fn is_spent(&mut self, scratch: &Scratch) -> bool {
-        let mut cx = Context::from_waker(std::task::Waker::noop());
         if self.inbound.has_news() {
             return true;
         }
-        if self.end.socket().poll_readable(&mut cx).is_pending() {
+        if !self.end.socket().is_readable() {
             return false;
         }
+        let mut cx = Context::from_waker(std::task::Waker::noop());
         match &mut self.end {
             // A response that was read to its last byte and no further may have left the socket looking as if there were more.
             ServerEnd::Plain(socket) => socket.poll_recv(&mut cx, &mut [0]).is_ready(),

@@ -120,7 +120,7 @@ impl Client<'_> {
             Self::Http1(client) if client.version == Version::Http10 => {}
             Self::Http1(client) => {
                 let head = client.outbound.writer();
-                status_line(response.status, response.reason(), head);
+                first_line(response, head);
                 forward::response_fields(response, &HeaderRules::default(), head);
                 head.extend_from_slice(b"\r\n");
                 let Http1Client { end, outbound, .. } = &mut **client;
@@ -292,6 +292,14 @@ impl Server {
             Self::Http1(server) => server.body.trailers(),
             Self::Http2(server) => server.stream.trailers(),
         }
+    }
+}
+
+/// Writes the first line of a server's response.
+pub(super) fn first_line(response: &Response, head: &mut Vec<u8>) {
+    match response.first_line() {
+        Some(line) => head.extend_from_slice(line),
+        None => status_line(response.status, response.reason(), head),
     }
 }
 
