@@ -2,7 +2,9 @@
 //! makes of what proxies before it have said.
 //!
 //! What strangers say is never passed on. What trusted proxies say is added to, and of the scheme, the host and the port,
-//! which only the first proxy knows, theirs is kept.
+//! which only the first proxy knows, theirs is kept. Those that speak one of the two forms alone are told on in both.
+
+mod told;
 
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -12,6 +14,7 @@ use super::decimal::Decimal;
 use super::list;
 use super::token::{is_token, is_value};
 use crate::net::address::{ClientAddr, Networks};
+use told::Told;
 
 /// What is known of a request here.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +78,10 @@ impl Forwarding {
 
         // A quote that a stranger began, and that a proxy passed on, must not hide what we say.
         let forwarded = heard(said.forwarded).filter(|value| !list::leaves_a_quote_open(value));
+        let told = match for_.clone().next() {
+            Some(_) => Told::default(),
+            None => Told::of(forwarded.clone()),
+        };
         let forwarded = line(out, forwarded_name, |out| {
             let behind = join(out, forwarded)
                 // Servers that read `Forwarded` read nothing else, and would take the proxy before us for the client.
@@ -82,18 +89,18 @@ impl Forwarding {
             element(out, behind, Node::of(&hop.peer), Some(hop.scheme.as_bytes()), Some(hop.host));
         });
         let for_ = line(out, for_name, |out| {
-            if join(out, for_) {
+            if join(out, for_) || tell(out, &told.for_) {
                 out.extend_from_slice(b", ");
             }
             Node::of(&hop.peer).write_bare(out);
         });
         let proto_line = line(out, proto_name, |out| {
-            if !join(out, proto.clone()) {
+            if !join(out, proto.clone()) && !tell(out, &told.proto) {
                 out.extend_from_slice(hop.scheme.as_bytes());
             }
         });
         let host = line(out, host_name, |out| {
-            if !join(out, host) {
+            if !join(out, host) && !tell(out, &told.host) {
                 out.extend_from_slice(hop.host);
             }
         });
@@ -102,7 +109,7 @@ impl Forwarding {
                 return;
             }
             // The port that goes with the scheme the client used, if that is only known from a proxy.
-            let port = match first(proto) {
+            let port = match first(proto).or(Some(&told.proto)) {
                 Some(b"https" | b"wss") => Some(443),
                 Some(b"http" | b"ws") => Some(80),
                 Some(_) | None => hop.port,
@@ -158,28 +165,39 @@ fn line(out: &mut Vec<u8>, name: &str, value: impl FnOnce(&mut Vec<u8>)) -> Rang
     start..end
 }
 
-/// On whose behalf a request was made: `X-Forwarded-For` is read from its end, past those whose word is taken. What is no
-/// address ends that, as nobody trusted has written it. An address without a port gets the port 0.
+/// On whose behalf a request was made: `X-Forwarded-For`, or `Forwarded` if there is none, is read from its end, past those
+/// whose word is taken. What is no address ends that, as nobody trusted has written it. An address without a port gets the
+/// port 0.
 #[must_use]
 pub fn real_client<'v>(
     trusted: &Networks,
     peer: ClientAddr,
     x_forwarded_for: impl Iterator<Item = &'v [u8]>,
+    forwarded: impl Iterator<Item = &'v [u8]>,
 ) -> ClientAddr {
     if !trusted.contain(&peer) {
         return peer;
     }
+    let mut entries = x_forwarded_for.flat_map(entries).peekable();
+    match entries.peek() {
+        Some(_) => last_stranger(trusted, entries).unwrap_or(peer),
+        None => last_stranger(trusted, self::entries(&Told::of(forwarded).for_)).unwrap_or(peer),
+    }
+}
+
+/// The last of these that is not trusted, or else the first of those that are.
+fn last_stranger<'v>(trusted: &Networks, entries: impl Iterator<Item = &'v [u8]>) -> Option<ClientAddr> {
     // Read from the front, so that nothing has to be remembered: of a run of trusted ones at the end, the stranger before
     // it is the answer, or else its first.
     let mut found = None;
-    for entry in x_forwarded_for.flat_map(entries) {
+    for entry in entries {
         found = match parse_entry(entry).map(ClientAddr::Tcp) {
             None => None,
             Some(client) if trusted.contain(&client) => found.or(Some(client)),
             stranger => stranger,
         };
     }
-    found.unwrap_or(peer)
+    found
 }
 
 /// What stands between commas, be there quotes or not: `X-Forwarded-For` has none, and one that a stranger began must not hide
@@ -253,6 +271,12 @@ fn join<'v>(out: &mut Vec<u8>, values: impl Iterator<Item = &'v [u8]>) -> bool {
         any = true;
     }
     any
+}
+
+/// Writes what was told in other words; whether that is anything.
+fn tell(out: &mut Vec<u8>, told: &[u8]) -> bool {
+    out.extend_from_slice(told);
+    !told.is_empty()
 }
 
 /// Says in the words of `Forwarded` what was said in `X-Forwarded-*` (RFC 7239 §7.4): the scheme and the host are of the first
@@ -336,240 +360,4 @@ fn text(out: &mut Vec<u8>, words: std::fmt::Arguments<'_>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const PEER: &str = "192.0.2.7:4711";
-
-    fn hop(peer: &str, trusted: bool) -> Hop<'static> {
-        let peer = if peer == "unix" { ClientAddr::Unix } else { ClientAddr::Tcp(peer.parse().unwrap()) };
-        Hop { peer, trusted, scheme: "http", port: Some(8080), host: b"example.com" }
-    }
-
-    fn networks(all: &[&str]) -> Networks {
-        let mut networks = Networks::default();
-        all.iter().for_each(|network| networks.add(network).unwrap());
-        networks
-    }
-
-    /// What is sent after these fields were received.
-    fn sent(hop: &Hop<'_>, received: &[(&str, &str)]) -> Vec<String> {
-        let values: Vec<Vec<&[u8]>> = NAMES
-            .iter()
-            .map(|name| received.iter().filter(|field| field.0 == *name).map(|field| field.1.as_bytes()).collect())
-            .collect();
-        let [forwarded, for_, proto, host, port] = [0, 1, 2, 3, 4].map(|place: usize| values[place].iter().copied());
-        let mut forwarding = Forwarding::default();
-        forwarding.write(&hop_of_another_request(), Said { forwarded, for_, proto, host, port });
-        let [forwarded, for_, proto, host, port] = [0, 1, 2, 3, 4].map(|place: usize| values[place].iter().copied());
-        forwarding.write(hop, Said { forwarded, for_, proto, host, port });
-        let fields = forwarding.fields().map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value)));
-        let fields: Vec<String> = fields.collect();
-        let lines: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
-        assert_eq!(String::from_utf8_lossy(forwarding.lines()), lines);
-        fields
-    }
-
-    fn hop_of_another_request() -> Hop<'static> {
-        Hop { host: b"another.example", ..hop("[2001:db8::ff]:1", true) }
-    }
-
-    const SAID: &[(&str, &str)] = &[
-        ("forwarded", "for=198.51.100.1;proto=https"),
-        ("x-forwarded-for", "198.51.100.1"),
-        ("x-forwarded-for", " 198.51.100.2, 198.51.100.3 "),
-        ("x-forwarded-proto", "https"),
-        ("x-forwarded-host", "shop.example"),
-        ("x-forwarded-port", "8443"),
-    ];
-
-    #[test]
-    fn what_strangers_say_is_replaced() {
-        let made = [
-            "forwarded: for=192.0.2.7;host=example.com;proto=http",
-            "x-forwarded-for: 192.0.2.7",
-            "x-forwarded-proto: http",
-            "x-forwarded-host: example.com",
-            "x-forwarded-port: 8080",
-        ];
-        assert_eq!(sent(&hop(PEER, false), SAID), made);
-        assert_eq!(sent(&hop(PEER, false), &[]), made);
-        assert_eq!(sent(&hop(PEER, true), &[]), made, "a trusted peer that says nothing is the client");
-    }
-
-    #[test]
-    fn what_is_said_for_one_host_is_not_for_another_and_is_kept_unless_it_is_large() {
-        let nothing = || Said {
-            forwarded: std::iter::empty(),
-            for_: std::iter::empty(),
-            proto: std::iter::empty(),
-            host: std::iter::empty(),
-            port: std::iter::empty(),
-        };
-        let mut forwarding = Forwarding::default();
-        forwarding.write(&hop(PEER, false), nothing());
-        assert!(forwarding.is_for(b"example.com"));
-        assert!(!forwarding.is_for(b"example.co") && !forwarding.is_for(b"Example.com") && !forwarding.is_for(b""));
-        assert!(forwarding.may_be_kept());
-        forwarding.write(&Hop { host: b"", ..hop(PEER, false) }, nothing());
-        assert!(forwarding.is_for(b"") && !forwarding.is_for(b"example.com"));
-        forwarding.write(&Hop { host: &[b'a'; 255], ..hop(PEER, false) }, nothing());
-        assert!(forwarding.may_be_kept(), "no name is longer");
-        forwarding.write(&Hop { host: &[b'a'; 4096], ..hop(PEER, false) }, nothing());
-        assert!(!forwarding.may_be_kept());
-    }
-
-    #[test]
-    fn what_trusted_proxies_say_is_added_to_or_kept() {
-        let added = [
-            "forwarded: for=198.51.100.1;proto=https, for=192.0.2.7;host=example.com;proto=http",
-            "x-forwarded-for: 198.51.100.1, 198.51.100.2, 198.51.100.3, 192.0.2.7",
-            "x-forwarded-proto: https",
-            "x-forwarded-host: shop.example",
-            "x-forwarded-port: 8443",
-        ];
-        assert_eq!(sent(&hop(PEER, true), SAID), added);
-    }
-
-    #[test]
-    fn a_quote_that_is_left_open_hides_nothing() {
-        let open = [("forwarded", "for=198.51.100.1"), ("forwarded", "for=\"198.51.100.2")];
-        assert_eq!(
-            sent(&hop(PEER, true), &open)[0],
-            "forwarded: for=198.51.100.1, for=192.0.2.7;host=example.com;proto=http"
-        );
-    }
-
-    #[test]
-    fn empty_values_are_as_good_as_none() {
-        let empty: Vec<(&str, &str)> = NAMES.iter().map(|name| (*name, " ")).collect();
-        assert_eq!(sent(&hop(PEER, true), &empty), sent(&hop(PEER, true), &[]));
-    }
-
-    #[test]
-    fn what_a_proxy_says_in_the_old_fields_alone_is_said_in_the_new_one_too() {
-        let old: Vec<_> = SAID.iter().copied().filter(|(name, _)| *name != "forwarded").collect();
-        assert_eq!(
-            sent(&hop(PEER, true), &old)[0],
-            "forwarded: for=198.51.100.1;host=shop.example;proto=https, for=198.51.100.2, for=198.51.100.3, \
-             for=192.0.2.7;host=example.com;proto=http"
-        );
-        let odd = [("x-forwarded-for", "2001:db8::1, nonsense\", [2001:db8::2]:80")];
-        assert_eq!(
-            sent(&hop(PEER, true), &odd)[0],
-            "forwarded: for=\"[2001:db8::1]\", for=unknown, for=\"[2001:db8::2]\", \
-             for=192.0.2.7;host=example.com;proto=http"
-        );
-    }
-
-    #[test]
-    fn the_port_goes_with_the_scheme_if_only_that_is_told() {
-        for (proto, port) in [("https", "443"), ("http", "80"), ("wss", "443"), ("gopher", "8080")] {
-            let sent = sent(&hop(PEER, true), &[("x-forwarded-proto", proto)]);
-            assert_eq!(
-                sent[2..],
-                [
-                    format!("x-forwarded-proto: {proto}"),
-                    "x-forwarded-host: example.com".to_owned(),
-                    format!("x-forwarded-port: {port}")
-                ]
-            );
-        }
-    }
-
-    #[test]
-    fn nodes_are_written_as_each_field_has_them() {
-        for (peer, new, old) in [
-            ("192.0.2.7:1", "192.0.2.7", "192.0.2.7"),
-            ("[2001:db8::7]:1", "\"[2001:db8::7]\"", "2001:db8::7"),
-            ("[::ffff:192.0.2.7]:1", "192.0.2.7", "192.0.2.7"),
-            ("unix", "_unix", "unknown"),
-        ] {
-            let sent = sent(&Hop { port: None, ..hop(peer, false) }, &[]);
-            assert_eq!(sent[0], format!("forwarded: for={new};host=example.com;proto=http"));
-            assert_eq!(sent[1], format!("x-forwarded-for: {old}"));
-            assert_eq!(sent.len(), 4, "no port is known");
-        }
-    }
-
-    #[test]
-    fn a_host_is_quoted_where_it_is_no_token() {
-        for (host, written) in [
-            ("example.com:8080", ";host=\"example.com:8080\""),
-            ("[2001:db8::1]", ";host=\"[2001:db8::1]\""),
-            ("a\"b\\c", ";host=\"a\\\"b\\\\c\""),
-            ("a\r\nb", ""),
-            ("", ""),
-        ] {
-            let sent = sent(&Hop { host: host.as_bytes(), ..hop(PEER, false) }, &[]);
-            assert_eq!(sent[0], format!("forwarded: for=192.0.2.7{written};proto=http"));
-        }
-    }
-
-    #[test]
-    fn the_client_is_the_last_one_that_is_not_trusted() {
-        let trusted = networks(&["10.0.0.0/8", "2001:db8:1::/48"]);
-        let peer = ClientAddr::Tcp("10.0.0.1:5".parse().unwrap());
-        for (values, client) in [
-            ("", "10.0.0.1:5"),
-            ("198.51.100.1", "198.51.100.1:0"),
-            ("203.0.113.9, 198.51.100.1", "198.51.100.1:0"),
-            ("203.0.113.9, 198.51.100.1, 10.0.0.2", "198.51.100.1:0"),
-            ("198.51.100.1|10.0.0.3|10.0.0.2", "198.51.100.1:0"),
-            ("10.0.0.9, 10.0.0.2", "10.0.0.9:0"),
-            ("10.0.0.9, 198.51.100.1, 10.0.0.3, 10.0.0.2", "198.51.100.1:0"),
-            ("198.51.100.1:77, [2001:db8:1::5]:80", "198.51.100.1:77"),
-            ("[2001:db8:2::5]", "[2001:db8:2::5]:0"),
-            ("2001:db8:2::5, 2001:db8:1::5", "[2001:db8:2::5]:0"),
-            ("198.51.100.1, , 10.0.0.2,", "198.51.100.1:0"),
-            ("198.51.100.1, ::ffff:10.0.0.2", "198.51.100.1:0"),
-        ] {
-            let values = values.split('|').map(str::as_bytes);
-            assert_eq!(real_client(&trusted, peer, values).to_string(), client);
-        }
-    }
-
-    #[test]
-    fn what_is_no_address_ends_the_search_for_the_client() {
-        let trusted = networks(&["10.0.0.0/8"]);
-        let peer = ClientAddr::Tcp("10.0.0.1:5".parse().unwrap());
-        for bad in [
-            "unknown",
-            "\"",
-            "10.0.0",
-            "10.0.0.300",
-            "[10.0.0.1]",
-            "2001:db8::g",
-            "fe80::1%eth0",
-            "\u{fc}",
-            "10.0.0.2:",
-        ] {
-            let client = |values: String| real_client(&trusted, peer, [values.as_bytes()].into_iter()).to_string();
-            assert_eq!(client(format!("198.51.100.1, {bad}")), "10.0.0.1:5", "{bad:?}");
-            assert_eq!(client(format!("198.51.100.1, {bad}, 10.0.0.2")), "10.0.0.2:0", "{bad:?}");
-            assert_eq!(client(format!("{bad}, 198.51.100.1")), "198.51.100.1:0", "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn a_stranger_is_the_client_whatever_it_says() {
-        let peer = ClientAddr::Tcp("203.0.113.5:5".parse().unwrap());
-        assert_eq!(real_client(&networks(&["10.0.0.0/8"]), peer, [&b"10.0.0.2"[..]].into_iter()), peer);
-        assert_eq!(
-            real_client(&networks(&["10.0.0.0/8"]), ClientAddr::Unix, [&b"1.1.1.1"[..]].into_iter()),
-            ClientAddr::Unix
-        );
-        let client = real_client(&networks(&["unix"]), ClientAddr::Unix, [&b"1.1.1.1"[..]].into_iter());
-        assert_eq!(client.to_string(), "1.1.1.1:0");
-    }
-
-    #[test]
-    fn an_ipv4_address_is_written_as_everybody_does() {
-        for octet in 0..=u8::MAX {
-            let ip = Ipv4Addr::new(octet, 255, 255 - octet, 0);
-            let mut written = Vec::new();
-            dotted(&mut written, ip);
-            assert_eq!(written, ip.to_string().as_bytes());
-        }
-    }
-}
+mod tests;

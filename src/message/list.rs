@@ -23,6 +23,11 @@ pub(super) fn weighted(part: &[u8]) -> Option<(&[u8], u16)> {
     Some((value, weight))
 }
 
+/// What stands between the semicolons of a part.
+pub(super) fn pieces(part: &[u8]) -> impl Iterator<Item = &[u8]> {
+    split(part, b';').filter(|piece| !piece.is_empty())
+}
+
 /// Whether a quoted string is begun and not ended, which would take in whatever is put behind it.
 pub(super) fn leaves_a_quote_open(value: &[u8]) -> bool {
     let (mut quoted, mut escaped) = (false, false);

@@ -160,6 +160,12 @@ impl Request {
         self.method() == b"HEAD"
     }
 
+    /// Whether the client takes trailers.
+    #[must_use]
+    pub fn takes_trailers(&self) -> bool {
+        self.fields.lists(Known::Te, b"trailers")
+    }
+
     /// Whether it may be sent twice and do no more than once (RFC 9110 §9.2.2).
     #[must_use]
     pub fn is_idempotent(&self) -> bool {

@@ -69,6 +69,8 @@ pub struct Requests {
     encoders: http::Places,
     /// Places for copies of requests.
     copies: http::Places,
+    /// Places for bytes of bodies that wait for copies.
+    copied: http::Places,
 }
 
 /// How many connections end for each that begins, over the last hundred or so: near one where they are short, near none

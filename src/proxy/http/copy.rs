@@ -1,7 +1,7 @@
 //! Copies of requests for another pool, whose answers nobody reads: fire and forget, within bounds.
 //!
 //! A copy is a request like any other, with nobody at its client's end. The request itself hands over what it reads of its body
-//! and waits for nothing: a copy that lags behind is given up.
+//! and waits for nothing: what a copy lags behind is kept for it, as long as there is room.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,13 +22,16 @@ use super::sides::Client;
 use super::timer::Timer;
 use crate::message::head::Fields;
 use crate::message::request::Request;
+use crate::proxy::Desk;
 use crate::relay::{Broken, Recall};
 use crate::snapshot::{RouteInEffect, Snapshot};
 
 /// How many copies of a worker are under way at once; further requests have none.
 const MOST: usize = 64;
-/// How many pieces of a body may wait for a copy, each as large as what one read brings.
-const PIECES: usize = 8;
+/// How many bytes of bodies may wait for the copies of a worker together; one that would have more is given up.
+const MOST_WAITING: usize = 16 * 1024 * 1024;
+/// How many pieces of a body may wait for one, however small they are.
+const MOST_PIECES: usize = 4096;
 /// How much of an answer is read.
 const MOST_ANSWERED: usize = 1024 * 1024;
 /// How long a copy may take.
@@ -41,19 +44,27 @@ struct Part {
     last: bool,
     /// What came behind it, if it is the last.
     trailers: Option<Box<Fields>>,
+    _room: Option<Place>,
 }
 
 /// Where a request's body goes beside its server.
 #[derive(Debug)]
-pub(super) struct Tee(Option<Sender<Part>>);
+pub(super) struct Tee {
+    /// None once the copy was given up.
+    copy: Option<Sender<Part>>,
+    desk: Rc<Desk>,
+}
 
 impl Tee {
     /// Hands a piece over, the last or not.
     pub(super) fn pass(&mut self, piece: &[u8], last: bool, trailers: Option<&Fields>) {
+        let Some(copy) = &self.copy else { return };
+        let room = self.desk.requests.copied.take_some(piece.len(), MOST_WAITING);
+        let has_room = room.is_some();
         let trailers = trailers.filter(|_| last).cloned().map(Box::new);
-        let part = Part { bytes: piece.into(), last, trailers };
-        if self.0.as_ref().is_some_and(|copy| copy.try_send(part).is_err()) {
-            self.0 = None;
+        let part = || Part { bytes: piece.into(), last, trailers, _room: room };
+        if !has_room || copy.try_send(part()).is_err() {
+            self.copy = None;
         }
     }
 }
@@ -125,13 +136,13 @@ impl Job<'_> {
         // They are known by the same id, and nobody waits for a word to go on.
         request.fields.push(b"x-request-id", words.request_id());
         request.expects_continue = false;
-        let (sender, pieces) = channel(PIECES);
+        let (sender, pieces) = channel(MOST_PIECES);
         let piece = Part { last: request.length.is_empty(), ..Part::default() };
         let client = Nobody { pieces, piece, taken: 0, answered: 0 };
         let (context, snapshot) = (Rc::clone(self.context), Arc::clone(self.snapshot));
         let copied = Copied { context, snapshot, request, pool, client, trusted, _place: place };
         desk.tasks.spawn_local("copy", copied.run());
-        Some(Tee(Some(sender)))
+        Some(Tee { copy: Some(sender), desk: Rc::clone(desk) })
     }
 }
 

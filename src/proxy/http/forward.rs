@@ -139,7 +139,7 @@ pub(super) fn request_fields(
         }
     }
     // Of the transfer codings a client takes, only trailers concern more than its own connection (RFC 9110 §10.1.4).
-    if fields.lists(Known::Te, b"trailers") {
+    if request.takes_trailers() {
         pen.field(b"TE", b"trailers");
     }
     let HeaderRules { remove: _, set, add } = rules;

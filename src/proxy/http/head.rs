@@ -208,8 +208,14 @@ impl Job<'_> {
             out.field(b"Expect", b"100-continue");
         }
         if let Some(upgrade) = request.upgrade() {
-            out.field(b"Connection", b"Upgrade");
             out.field(b"Upgrade", upgrade);
+        }
+        // Whoever sends one of these says that it is for this connection (RFC 9110 §7.8 and §10.1.4).
+        match (request.upgrade(), request.takes_trailers()) {
+            (None, false) => {}
+            (None, true) => out.field(b"Connection", b"TE"),
+            (Some(_), false) => out.field(b"Connection", b"Upgrade"),
+            (Some(_), true) => out.field(b"Connection", b"Upgrade, TE"),
         }
         if let Some(key) = &words.websocket_key {
             out.field(b"Sec-WebSocket-Key", key);

@@ -47,6 +47,7 @@ use crate::http2::PREFACE;
 use crate::message::line::Fault;
 use crate::message::request::{Parsed, Request};
 use crate::net::address::Endpoint;
+use crate::net::stream::Read;
 use crate::relay::{FirstByte, Limits, Wire};
 use crate::snapshot::{Front, HttpInEffect, Listener, Snapshot};
 use crate::units::Name;
@@ -63,11 +64,14 @@ pub(super) use http2::Runners;
 pub(super) use places::Places;
 pub(super) use upstream::Upstreams;
 
-/// How much of what a client still sends is read over before its connection is closed, so that the close does not become
-/// a reset that takes our last words with it.
-const LINGER_BYTES: usize = 256 * 1024;
-/// For how long.
-const LINGER_TIME: Duration = Duration::from_secs(2);
+/// How long a client may take to take our last words.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// For how long what a client still sends is read over before its connection is closed, so that the close does not become a
+/// reset that takes our last words with it.
+const LINGER: Duration = Duration::from_secs(2);
+/// How many bytes gain another second, since some read nothing before they have sent all; and for how long at most.
+const LINGER_RATE: u64 = 64 * 1024;
+const LONGEST_LINGER: Duration = Duration::from_secs(30);
 
 /// What becomes of a connection after a request.
 #[derive(Debug)]
@@ -217,10 +221,10 @@ impl Connection {
         }
     }
 
-    /// Waits until the client says something. A connection that is to go sooner or later goes now.
+    /// Waits until the client says something. A connection that was called back goes now. One that has reached its age stays
+    /// until its next response, which says so: a request may be on the way.
     async fn wait(&mut self, until: Instant) -> Waited {
         let Self { client, timer, live, .. } = self;
-        let until = client.retires.map_or(until, |retires| until.min(retires));
         poll_fn(|cx| {
             if client.poll_spoken(cx).is_ready() {
                 return Poll::Ready(Waited::Spoken);
@@ -315,21 +319,34 @@ impl Connection {
     async fn close(&mut self, reason: Reason) -> Reason {
         let client = &mut self.client;
         let flushed = poll_fn(|cx| client.outbound.poll_flush(cx, &mut client.end, true));
-        if !matches!(tokio::time::timeout(LINGER_TIME, flushed).await, Ok(Ok(()))) {
+        if !matches!(tokio::time::timeout(LAST_WORDS, flushed).await, Ok(Ok(()))) {
             client.end.set_abandoned(true);
             return reason;
         }
         client.outbound.return_buffer(&self.context.desk.requests.stash);
         if client.body.is_over() && client.inbound.is_empty() {
             let farewell = poll_fn(|cx| client.end.poll_farewell(cx));
-            let _in_vain = tokio::time::timeout(LINGER_TIME, farewell).await;
+            let _in_vain = tokio::time::timeout(LAST_WORDS, farewell).await;
             return reason;
         }
+        let scratch = &self.context.desk.scratch;
         let lingering = async {
-            poll_fn(|cx| client.end.poll_finish(cx)).await;
-            client.end.socket().discard(LINGER_BYTES).await;
+            let finished = poll_fn(|cx| client.end.poll_finish(cx));
+            let _in_vain = tokio::time::timeout(LAST_WORDS, finished).await;
+            let (began, mut seen) = (Instant::now(), 0);
+            loop {
+                let until = began + (LINGER + Duration::from_secs(seen / LINGER_RATE)).min(LONGEST_LINGER);
+                let read = poll_fn(|cx| scratch.with_buffer(|buffer| client.end.socket().poll_recv(cx, buffer)));
+                match tokio::time::timeout_at(until, read).await {
+                    Ok(Ok(Read { bytes, .. })) if bytes > 0 => seen += bytes as u64,
+                    Ok(Ok(_) | Err(_)) | Err(_) => return,
+                }
+            }
         };
-        let _it_goes_on_and_on = tokio::time::timeout(LINGER_TIME, lingering).await;
+        tokio::select! {
+            () = lingering => {}
+            () = self.live.recall.due() => {}
+        }
         reason
     }
 
@@ -360,6 +377,7 @@ impl Connection {
         let finish = job.run().await;
         let Job { record, .. } = job;
         match finish {
+            Finish::Delivered(_) if !self.client.persists && self.client.is_aged() => After::Close(Reason::MaxAge),
             Finish::Delivered(reason) if !self.client.persists => After::Close(reason),
             Finish::Delivered(_) => {
                 // Whoever has its answer finds it counted.

@@ -7,24 +7,32 @@ use std::rc::Rc;
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct Places(Rc<Cell<usize>>);
 
-/// A place that is taken, until it is dropped.
+/// One or several that are taken, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Place(Rc<Cell<usize>>);
+pub(super) struct Place {
+    taken: Rc<Cell<usize>>,
+    count: usize,
+}
 
 impl Places {
     /// Takes a place, unless `most` are taken.
     pub(super) fn take(&self, most: usize) -> Option<Place> {
-        let taken = self.0.get();
-        (taken < most).then(|| {
-            self.0.set(taken + 1);
-            Place(Rc::clone(&self.0))
+        self.take_some(1, most)
+    }
+
+    /// Takes so many places, unless more than `most` would be taken then.
+    pub(super) fn take_some(&self, count: usize, most: usize) -> Option<Place> {
+        let taken = self.0.get().saturating_add(count);
+        (taken <= most).then(|| {
+            self.0.set(taken);
+            Place { taken: Rc::clone(&self.0), count }
         })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        self.taken.set(self.taken.get() - self.count);
     }
 }
 
@@ -40,5 +48,10 @@ mod tests {
         assert!(first.is_some() && second.is_some() && places.take(2).is_none());
         drop(first);
         assert!(places.take(2).is_some());
+        assert!(places.take_some(8, 8).is_none());
+        let all_that_are_left = places.take_some(7, 8);
+        assert!(all_that_are_left.is_some() && places.take(8).is_none() && places.take_some(0, 8).is_some());
+        drop(all_that_are_left);
+        assert!(places.take_some(7, 8).is_some());
     }
 }

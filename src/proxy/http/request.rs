@@ -86,8 +86,10 @@ impl Job<'_> {
         let request = self.request;
         let trusted = self.http.trusts(&self.context.peer);
         if trusted {
-            let said = request.fields.values(Known::XForwardedFor);
-            self.record.client = forwarded::real_client(&self.http.settings.trusted_proxies, self.context.peer, said);
+            let said = [Known::XForwardedFor, Known::Forwarded].map(|known| request.fields.values(known));
+            let [old, new] = said;
+            let trusted = &self.http.settings.trusted_proxies;
+            self.record.client = forwarded::real_client(trusted, self.context.peer, old, new);
         }
         if self.is_misdirected() {
             return self.answer_ending(Reason::Misdirected, &[]);

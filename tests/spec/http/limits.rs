@@ -254,7 +254,7 @@ async fn a_connection_has_no_more_requests_than_it_may() {
 }
 
 #[tokio::test]
-async fn a_connection_that_has_reached_its_age_is_closed_with_the_next_response_or_while_it_waits() {
+async fn a_connection_that_has_reached_its_age_is_closed_with_the_next_response_and_not_while_it_waits() {
     let stand = Stand::new().await;
     let instance = with(stand.address, "timeouts = { max_age = \"300ms\" }", "").await;
     let began = Instant::now();
@@ -266,10 +266,30 @@ async fn a_connection_that_has_reached_its_age_is_closed_with_the_next_response_
     assert_eq!(client.response().await.one("connection"), None);
     client.get("/", "").await;
     next_request(&mut server).await;
-    waiting.ends().await;
     crate::stage::eventually("its age is over", || began.elapsed() > Duration::from_millis(340)).await;
     server.send(ok("old")).await;
     let response = client.response().await;
     assert_eq!((response.text(), response.field("connection")), ("old", "close"));
+    client.ends().await;
+    // Whoever sends a request could not know whether it was served if its connection were closed just then.
+    waiting.get("/", "").await;
+    next_request(&mut server).await;
+    server.send(ok("late")).await;
+    let response = waiting.response().await;
+    assert_eq!((response.text(), response.field("connection")), ("late", "close"));
+    waiting.ends().await;
+    instance.ended(Reason::MaxAge, 2).await;
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_before_it_has_sent_all_gets_the_answer_nevertheless() {
+    let server = Recorder::ok().await;
+    let instance = with(server.address(), "http = { max_body = \"1KiB\" }", "").await;
+    let mut client = Client::of(&instance).await;
+    let body = vec![b'x'; 16 * 1024 * 1024];
+    client.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len())).await;
+    client.send(&body).await;
+    let response = client.response().await;
+    assert_eq!((response.status(), response.field("connection")), (413, "close"));
     client.ends().await;
 }

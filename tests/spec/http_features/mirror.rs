@@ -91,6 +91,19 @@ async fn nothing_that_becomes_of_a_copy_is_seen_by_the_client() {
 }
 
 #[tokio::test]
+async fn a_copy_of_a_large_body_arrives_whole() {
+    let (web, next) = (Origin::named("web").await, Origin::named("next").await);
+    let instance = mirroring(&web, next.server.address, "").await;
+    let body = "x".repeat(8 << 20);
+    let request = format!("POST /v1 HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    for count in 1..=3 {
+        assert_eq!(ask(&instance, &request).await.text(), "web");
+        eventually("the copy", || next.asked().len() == count).await;
+        assert!(next.last().body.len() == body.len());
+    }
+}
+
+#[tokio::test]
 async fn a_copy_that_lags_behind_is_given_up_and_the_request_goes_on() {
     let web = Origin::named("web").await;
     let (told, mut heard) = tokio::sync::mpsc::channel(1);
