@@ -63,6 +63,8 @@ pub struct Requests {
     stash: http::Stash,
     /// Connections to servers that wait for the next one.
     upstreams: http::Upstreams,
+    /// What serves the next one of HTTP/1.
+    waiters: http::Waiters,
     /// Tasks that wait for the next one of HTTP/2.
     runners: http::Runners,
     /// Places for responses that are compressed.

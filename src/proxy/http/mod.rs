@@ -26,6 +26,7 @@ mod timer;
 mod tunnel;
 mod upstream;
 mod users;
+mod waiters;
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -55,7 +56,7 @@ use client::Http1Client;
 use exchange::of_client_broken;
 use http2::Served;
 use record::{Context, RequestRecord};
-use request::{Finish, Job};
+use request::{Finish, Job, Upgraded};
 use sides::Client;
 use timer::Timer;
 
@@ -63,6 +64,7 @@ pub(super) use buffers::Stash;
 pub(super) use http2::Runners;
 pub(super) use places::Places;
 pub(super) use upstream::Upstreams;
+pub(super) use waiters::Waiters;
 
 /// How long a client may take to take our last words.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -152,7 +154,7 @@ pub(super) fn serve(
     });
     let accepted = record.accepted();
     let is_http2 = protocols.iter().any(|protocol| **protocol == *b"h2");
-    let mut connection = Connection {
+    let connection = Box::new(Connection {
         context,
         client: Http1Client::new(end, early, terms.retires),
         timer: Timer::new(accepted + terms.request_header),
@@ -160,17 +162,21 @@ pub(super) fn serve(
         terms,
         requests: 0,
         live,
-    };
+    });
     // Not an `async fn`, which would hold its arguments twice: before it starts and while it runs.
     async move {
-        let over = match is_http2 {
-            true => Over::Http2(connection.client.inbound.take()),
+        let (connection, over) = match is_http2 {
+            true => {
+                let mut connection = connection;
+                let early = connection.client.inbound.take();
+                (connection, Over::Http2(early))
+            }
             false => connection.run().await,
         };
         let Served { reason, had_requests, fault } = match over {
             Over::For(reason) => Served { reason, had_requests: connection.requests > 0, fault: None },
             Over::Http2(early) => {
-                let Connection { context, client, live, accepted, terms, .. } = connection;
+                let Connection { context, client, live, accepted, terms, .. } = *connection;
                 Box::pin(http2::serve(context, live, client.end, early, accepted, terms)).await
             }
         };
@@ -191,33 +197,43 @@ enum Waited {
 }
 
 impl Connection {
-    async fn run(&mut self) -> Over {
+    /// Serves its requests to the end.
+    async fn run(self: Box<Self>) -> (Box<Self>, Over) {
+        let desk = Rc::clone(&self.context.desk);
         let mut until = self.accepted + self.terms.request_header;
+        let mut this = self;
         loop {
-            match self.wait(until).await {
-                Waited::Spoken => {}
+            let closes_for = match this.wait(until).await {
+                Waited::Spoken => None,
                 // Nobody is told who has not said anything: browsers connect in advance.
-                Waited::TimedOut if self.requests == 0 => {
-                    return Over::For(Box::pin(self.close(Reason::HeaderTimeout)).await);
-                }
-                Waited::TimedOut => return Over::For(Box::pin(self.close(Reason::IdleTimeout)).await),
+                Waited::TimedOut if this.requests == 0 => Some(Reason::HeaderTimeout),
+                Waited::TimedOut => Some(Reason::IdleTimeout),
                 // Nothing is lost with it, so it is none of those that were cut off.
-                Waited::CalledBack => return Over::For(Box::pin(self.close(Reason::Done)).await),
-            }
-            let (after, keep_alive) = Box::pin(self.next()).await;
-            match after {
-                After::Keep => until = Instant::now() + keep_alive,
-                After::Close(reason) => return Over::For(Box::pin(self.close(reason)).await),
-                After::Http2(early) => return Over::Http2(early),
+                Waited::CalledBack => Some(Reason::Done),
+            };
+            let after = match closes_for {
+                Some(reason) => After::Close(reason),
+                None => {
+                    let served = desk.requests.waiters.serve(this).await;
+                    this = served.connection;
+                    until = Instant::now() + served.keep_alive;
+                    served.after
+                }
+            };
+            let over = match after {
+                After::Keep => continue,
+                After::Close(reason) => Over::For(Box::pin(this.close(reason)).await),
+                After::Http2(early) => Over::Http2(early),
                 After::Abort(reason) => {
-                    self.client.end.set_abandoned(true);
-                    return Over::For(reason);
+                    this.client.end.set_abandoned(true);
+                    Over::For(reason)
                 }
                 After::Tunnelled(reason, clean) => {
-                    self.client.end.set_abandoned(!clean);
-                    return Over::For(reason);
+                    this.client.end.set_abandoned(!clean);
+                    Over::For(reason)
                 }
-            }
+            };
+            return (this, over);
         }
     }
 
@@ -361,48 +377,54 @@ impl Connection {
     ) -> After {
         self.client.version = request.version;
         self.client.persists = request.keeps_alive && !self.is_retiring(http);
-        let Self { context, client, timer, live, .. } = self;
-        let mut job = Job {
-            record: RequestRecord::open(Rc::clone(context), request, started),
-            context,
-            request,
-            snapshot,
-            listener,
-            http,
-            client: Client::Http1(client),
-            timer,
-            recall: &live.recall,
-            started,
-        };
-        let finish = job.run().await;
-        let Job { record, .. } = job;
-        match finish {
-            Finish::Delivered(_) if !self.client.persists && self.client.is_aged() => After::Close(Reason::MaxAge),
-            Finish::Delivered(reason) if !self.client.persists => After::Close(reason),
-            Finish::Delivered(_) => {
-                // Whoever has its answer finds it counted.
-                drop(record);
-                match self.flush().await {
-                    Ok(()) => self.after_response(),
-                    Err(reason) => After::Abort(reason),
+        let finish = {
+            let Self { context, client, timer, live, .. } = self;
+            let mut job = Job {
+                record: RequestRecord::open(Rc::clone(context), request, started),
+                context,
+                request,
+                snapshot,
+                listener,
+                http,
+                client: Client::Http1(client),
+                timer,
+                recall: &live.recall,
+                started,
+            };
+            match job.run().await {
+                Finish::Upgraded(upgraded) => {
+                    let Job { record, .. } = job;
+                    return Box::pin(self.tunnel(*upgraded, record, listener)).await;
                 }
+                // Whoever has its answer finds it counted: the record ends here.
+                Finish::Delivered(reason) => Ok(reason),
+                Finish::Aborted(reason) => Err(reason),
             }
-            Finish::Aborted(reason) => {
+        };
+        match finish {
+            Ok(_) if !self.client.persists && self.client.is_aged() => After::Close(Reason::MaxAge),
+            Ok(reason) if !self.client.persists => After::Close(reason),
+            Ok(_) => match self.flush().await {
+                Ok(()) => self.after_response(),
+                Err(reason) => After::Abort(reason),
+            },
+            Err(reason) => {
                 After::Abort(self.live.recalled_for().filter(|_| reason == Reason::Shutdown).unwrap_or(reason))
             }
-            Finish::Upgraded(upgraded) => {
-                let ListenerTimeouts { handshake: _, idle, half_close, max_age: _ } = listener.timeouts;
-                let limits = Limits {
-                    idle,
-                    half_close: half_close.min(idle),
-                    expires: self.client.retires,
-                    first_byte: FirstByte::Settled,
-                };
-                let (reason, clean) =
-                    Box::pin(tunnel::of_http1(&mut self.client, *upgraded, record, limits, &self.live)).await;
-                After::Tunnelled(reason, clean)
-            }
         }
+    }
+
+    /// Passes on what both sides say once the protocol has changed.
+    async fn tunnel(&mut self, upgraded: Upgraded, record: RequestRecord, listener: &Listener) -> After {
+        let ListenerTimeouts { handshake: _, idle, half_close, max_age: _ } = listener.timeouts;
+        let limits = Limits {
+            idle,
+            half_close: half_close.min(idle),
+            expires: self.client.retires,
+            first_byte: FirstByte::Settled,
+        };
+        let (reason, clean) = tunnel::of_http1(&mut self.client, upgraded, record, limits, &self.live).await;
+        After::Tunnelled(reason, clean)
     }
 
     /// Waits until the client has taken the response.
