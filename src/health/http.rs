@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::pin::Pin;
 
-use ::http::header::{CONNECTION, HOST, USER_AGENT};
+use ::http::header::{CONNECTION, CONTENT_LENGTH, HOST, USER_AGENT};
 use ::http::uri::{Authority, PathAndQuery};
 use ::http::{HeaderName, HeaderValue, Method, Request, Uri};
 use http_body_util::Empty;
@@ -102,6 +102,15 @@ impl HttpProbe {
         let agent = is_ours.then_some((USER_AGENT.as_str(), AGENT.as_bytes()));
         let own = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
         agent.into_iter().chain(own).for_each(|(name, value)| packer.field(name.as_bytes(), value));
+        if self.says_that_it_is_empty() {
+            packer.field(CONTENT_LENGTH.as_str().as_bytes(), b"0");
+        }
+    }
+
+    /// Whether a server would look for a body (RFC 9110 §8.6).
+    fn says_that_it_is_empty(&self) -> bool {
+        let is_expected = [Method::POST, Method::PUT, Method::PATCH].contains(&self.method);
+        is_expected && !self.headers.iter().any(|(name, _)| name == CONTENT_LENGTH)
     }
 
     fn fill<B>(&self, request: &mut Request<B>) {
@@ -109,6 +118,9 @@ impl HttpProbe {
         request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(AGENT));
         for (name, value) in &self.headers {
             request.headers_mut().insert(name, value.clone());
+        }
+        if self.says_that_it_is_empty() {
+            request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
     }
 

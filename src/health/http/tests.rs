@@ -319,3 +319,23 @@ async fn a_server_that_does_not_agree_to_http_2_fails_the_probe() {
     let (failed, ()) = tokio::join!(run_over_tls(HttpVersion::Http2, &address, TIMEOUT), serving);
     assert_eq!(failed, fails("handshake: the server does not offer HTTP/2"));
 }
+
+#[test]
+fn a_request_that_could_have_a_body_says_that_it_has_none() {
+    let lengths = |probe: &HttpProbe| {
+        let request = probe.request_h1(None).unwrap();
+        request
+            .headers()
+            .get_all(CONTENT_LENGTH)
+            .iter()
+            .map(|value| value.to_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    for (method, said) in
+        [(Method::GET, None), (Method::HEAD, None), (Method::POST, Some("0")), (Method::PUT, Some("0"))]
+    {
+        assert_eq!(lengths(&HttpProbe { method, ..plain() }), Vec::from_iter(said.map(str::to_owned)));
+    }
+    let own = vec![(CONTENT_LENGTH, HeaderValue::from_static("00"))];
+    assert_eq!(lengths(&HttpProbe { method: Method::POST, headers: own, ..plain() }), ["00"]);
+}
