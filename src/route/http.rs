@@ -21,7 +21,7 @@ pub struct Match {
     pub query: Vec<(Box<str>, ValueMatch)>,
 }
 
-/// Which paths a route is for.
+/// Which paths a route is for; in their normal form ([`normal_path`](crate::message::target::normal_path)).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum PathMatch {
     /// This path and no other.
@@ -70,7 +70,7 @@ pub struct Asked<'a> {
     pub host: &'a str,
     /// The method.
     pub method: &'a [u8],
-    /// The path as it was sent: what precedes the question mark.
+    /// The path, in its normal form: what precedes the question mark.
     pub path: &'a [u8],
     /// The query as it was sent, without the question mark; empty if there is none.
     pub query: &'a [u8],

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::config::problem::{Findings, quoted};
 use crate::config::read::At;
+use crate::message::target::has_dots;
 use crate::route::HostPattern;
 
 /// The fields that are about one connection or frame a message on it (RFC 9110 §7.6.1, RFC 9112 §6), which is not for
@@ -72,7 +73,7 @@ pub(super) fn check_path(path: &str) -> Result<&str, String> {
         "two hexadecimal digits follow a \"%\""
     } else if path.contains("//") {
         "a path has no \"//\""
-    } else if path.split('/').any(|segment| matches!(segment, "." | "..")) {
+    } else if has_dots(path.as_bytes()) {
         "a path has no \".\" and no \"..\" between slashes"
     } else {
         return Ok(path);

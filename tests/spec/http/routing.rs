@@ -105,6 +105,7 @@ async fn the_longest_path_wins_on_borders_of_segments() {
             ("GET a /api/v1/x", "v1"),
             ("GET a //api//v1//x", "v1"),
             ("GET a /%61pi/v%31/x", "v1"),
+            ("GET a /api%2fv1%2Fx", "v1"),
             ("GET a /API", "any"),
         ],
     )
@@ -128,6 +129,15 @@ async fn no_spelling_of_a_path_leads_around_a_route_that_keeps_people_out() {
             "/./admin",
             "/admin/.",
             "/.%2e/admin",
+            "/%2fadmin",
+            "/admin%2fx",
+            "/admin%2F",
+            "/x/..%2fadmin",
+            "/x%2F..%2Fadmin",
+            "/x/%2e%2e%2Fadmin",
+            "/x%5c..%5cadmin",
+            "/x/..;/admin",
+            "/x/..%3ba=b/admin",
             "/admin%3f",
         ] {
             let mut client = Speaker::of(version, &instance).await;
@@ -247,6 +257,9 @@ async fn the_part_of_a_path_that_matched_may_be_replaced_and_the_host() {
             ("/strip?q", "/?q"),
             ("/strip/a", "/a"),
             ("//strip//%2fa", "/%2fa"),
+            ("/strip%2fa", "/a"),
+            ("/api/projects/group%2Fproject//%41", "/v2/x/projects/group%2Fproject//%41"),
+            ("/api%2fprojects", "/v2/x/projects"),
         ] {
             client.ask(target).await;
             let request = servers[0].saw();
