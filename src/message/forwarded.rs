@@ -182,6 +182,13 @@ pub fn real_client<'v>(
     found.unwrap_or(peer)
 }
 
+/// The scheme that a client used, as the first proxy tells it in `X-Forwarded-Proto`.
+#[must_use]
+pub fn told_scheme<'v>(x_forwarded_proto: impl Iterator<Item = &'v [u8]>) -> Option<&'static str> {
+    let told = first(x_forwarded_proto)?;
+    ["http", "https"].into_iter().find(|scheme| told.eq_ignore_ascii_case(scheme.as_bytes()))
+}
+
 /// What stands between commas, be there quotes or not: `X-Forwarded-For` has none, and one that a stranger began must not hide
 /// what comes behind it.
 fn entries(value: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -548,6 +555,21 @@ mod tests {
             assert_eq!(client(format!("198.51.100.1, {bad}")), "10.0.0.1:5", "{bad:?}");
             assert_eq!(client(format!("198.51.100.1, {bad}, 10.0.0.2")), "10.0.0.2:0", "{bad:?}");
             assert_eq!(client(format!("{bad}, 198.51.100.1")), "198.51.100.1:0", "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_scheme_is_the_one_that_the_first_proxy_tells() {
+        for (values, scheme) in [
+            ("https", Some("https")),
+            (" HTTP ", Some("http")),
+            ("https, http|http", Some("https")),
+            (",|http, https", Some("http")),
+            ("wss, https", None),
+            ("https://x", None),
+            ("", None),
+        ] {
+            assert_eq!(told_scheme(values.split('|').map(str::as_bytes)), scheme, "{values}");
         }
     }
 

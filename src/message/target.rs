@@ -43,10 +43,12 @@ impl<'a> Target<'a> {
         if authority.is_empty() {
             return Err(BAD_HOST);
         }
-        match rest.first() {
-            Some(b'/') => Self::of_path(Some(authority), rest),
-            Some(_) => Err(Fault::Malformed("its target has no path before the query")),
-            None => Ok(Self { authority: Some(authority), path: b"/", query: None }),
+        // A path that is left out is the shortest one (RFC 9110 §4.2.3).
+        match rest.strip_prefix(b"?") {
+            Some(query) if !is_query(query) => Err(NO_PATH),
+            Some(query) => Ok(Self { authority: Some(authority), path: b"/", query: Some(query) }),
+            None if rest.is_empty() => Ok(Self { authority: Some(authority), path: b"/", query: None }),
+            None => Self::of_path(Some(authority), rest),
         }
     }
 
@@ -60,7 +62,7 @@ impl<'a> Target<'a> {
             None => (target, None),
         };
         if !is_path(path) || !query.is_none_or(is_query) {
-            return Err(Fault::Malformed("its target is no path"));
+            return Err(NO_PATH);
         }
         if memchr::memchr2(b'.', b'%', path).is_some() && has_dots(path) {
             return Err(Fault::Malformed("its path has a segment `.` or `..`"));
@@ -221,4 +223,5 @@ impl<'a> Authority<'a> {
     }
 }
 
+const NO_PATH: Fault = Fault::Malformed("its target is no path");
 const BAD_HOST: Fault = Fault::Malformed("its host is none");

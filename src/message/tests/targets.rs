@@ -25,6 +25,8 @@ fn a_target_is_a_path_or_absolute() {
         ("http://a", (Some("a"), "/", None)),
         ("HTTPS://a:1/b?c", (Some("a:1"), "/b", Some("c"))),
         ("http://[::1]/", (Some("[::1]"), "/", None)),
+        ("http://a?b/c?d", (Some("a"), "/", Some("b/c?d"))),
+        ("http://a:1?", (Some("a:1"), "/", Some(""))),
     ] {
         assert_eq!(target(written), Some(parts), "{written}");
     }
@@ -37,7 +39,7 @@ fn a_target_is_a_path_or_absolute() {
         "http://",
         "http:///",
         "http://?a",
-        "http://a?b",
+        "http://a?b#c",
         "ftp://a/",
         "http:/a",
         "/#",
@@ -53,7 +55,18 @@ fn a_star_is_for_options_alone_and_connect_is_not_served() {
     assert_eq!(Target::parse(b"*", b"OPTIONS").map(|target| target.path), Ok(&b"*"[..]));
     assert!(Target::parse(b"a:443", b"CONNECT").is_err());
     assert!(Target::parse(b"/", b"CONNECT").is_err());
-    assert_eq!(read("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n").path(), b"*");
+    for (target, path, query) in [
+        ("*", "*", None),
+        ("http://a", "*", None),
+        ("http://a/", "/", None),
+        ("http://a?b", "/", Some("b")),
+        ("http://a?", "/", Some("")),
+    ] {
+        let request = read(&format!("OPTIONS {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        assert_eq!((request.path(), request.query()), (path.as_bytes(), query.map(str::as_bytes)), "{target}");
+    }
+    let get = read("GET http://a?b HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!((get.path(), get.query()), (&b"/"[..], Some(&b"b"[..])));
 }
 
 #[test]
