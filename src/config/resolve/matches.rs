@@ -11,6 +11,9 @@ use crate::message::target::normal_path;
 use crate::route::HostPattern;
 use crate::route::http::{Match, PathMatch, ValueMatch};
 
+/// What to write for `host = "*"`.
+const ANY_HOST: &str = "leave `host` out: without it, any host is meant";
+
 /// Which requests a route is for, unless something is wrong with it. What stands in no order of its own is put in one, so
 /// that two routes for the same are equal.
 pub(super) fn resolve(raw: RawMatch<'_>, findings: &mut Findings) -> Option<Match> {
@@ -27,9 +30,13 @@ pub(super) fn resolve(raw: RawMatch<'_>, findings: &mut Findings) -> Option<Matc
 }
 
 fn resolve_host(host: &At<&str>, findings: &mut Findings) -> Option<HostPattern> {
-    HostPattern::parse_host(host.value)
-        .map_err(|why| _ = findings.refused(host.span.clone(), host.value, "a host name", &why))
-        .ok()
+    let refuse = |why: String| {
+        let problem = findings.refused(host.span.clone(), host.value, "a host name", &why);
+        if host.value == "*" {
+            problem.help(ANY_HOST);
+        }
+    };
+    HostPattern::parse_host(host.value).map_err(refuse).ok()
 }
 
 fn resolve_path(path: &At<&str>, findings: &mut Findings) -> Option<PathMatch> {
