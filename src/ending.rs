@@ -85,7 +85,7 @@ Reason {
     UriTooLong = "uri_too_long",
     /// The header of a request is larger than it may be.
     HeaderTooLarge = "header_too_large",
-    /// The host is one that clients have to show a certificate for, and the handshake was for another.
+    /// The host has other rules for client certificates than the name that the handshake was for.
     Misdirected = "misdirected",
     /// The route is not for clients from there.
     RefusedAcl = "refused_acl",

@@ -105,6 +105,8 @@ impl Findings {
     pub(super) fn syntax(&mut self, error: &toml::de::Error, text: &str) {
         let span = error.span();
         let (message, expected) = match error.message().split_once(", expected ") {
+            // Where nothing else would be right either.
+            Some((message, "nothing")) => (message, None),
             Some((message, expected)) => (message, Some(expected)),
             None => (error.message(), None),
         };
@@ -213,13 +215,12 @@ impl Reason {
     }
 }
 
-/// The text in quotation marks.
+/// The text in quotation marks, with those that it has itself as TOML has them.
 pub(super) fn quoted(text: &str) -> String {
-    let mut start: String = text.chars().take(80).collect();
-    if start.len() < text.len() {
-        start.push('…');
-    }
-    format!("\"{start}\"")
+    let start = text.char_indices().nth(80).and_then(|(end, _)| text.get(..end));
+    let more = if start.is_some() { "…" } else { "" };
+    let start = start.unwrap_or(text).replace('\\', "\\\\").replace('"', "\\\"");
+    format!("\"{start}{more}\"")
 }
 
 /// Words as a list to choose from: `` `a`, `b` or `c` ``.
@@ -293,6 +294,14 @@ mod tests {
         assert_eq!(nearest("maglev", words), None);
         assert_eq!(nearest("", words), None);
         assert_eq!(nearest(&"x".repeat(1 << 20), words), None);
+    }
+
+    #[test]
+    fn what_is_quoted_ends_where_its_quotes_do() {
+        assert_eq!(quoted("my \"realm"), r#""my \"realm""#);
+        assert_eq!(quoted("a\\"), r#""a\\""#);
+        assert_eq!(quoted(&"ä".repeat(80)), format!("\"{}\"", "ä".repeat(80)));
+        assert_eq!(quoted(&"ä".repeat(81)), format!("\"{}…\"", "ä".repeat(80)));
     }
 
     #[test]

@@ -242,7 +242,8 @@ impl<'t> Read<'t> for RawRedirect<'t> {
     const SECTION: Section = Section::Redirect;
 
     fn read(fields: &mut Fields<'t, '_>) -> Self {
-        Self { to: fields.required("to").text(), status: fields.optional("status").whole_number(300..=399) }
+        let status = fields.optional("status").one_of(&[301, 302, 303, 307, 308], "301, 302, 303, 307 or 308");
+        Self { to: fields.required("to").text(), status }
     }
 }
 

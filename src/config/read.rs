@@ -192,6 +192,21 @@ impl<'t> Field<'t, '_> {
         }
     }
 
+    /// One of a few whole numbers, which `expected` lists.
+    pub(super) fn one_of(self, numbers: &[u16], expected: &str) -> Option<At<u16>> {
+        let (value, span) = self.present()?;
+        let Some(number) = value.as_integer() else { return self.refuse(expected) };
+        let read = u16::from_str_radix(number.as_str(), number.radix()).ok();
+        match read.filter(|number| numbers.contains(number)) {
+            Some(value) => Some(At { value, span }),
+            None => {
+                let message = format!("{} cannot be {}", self.subject(), decimal(number));
+                self.findings.error(span, &message).expected(expected);
+                None
+            }
+        }
+    }
+
     /// A duration, zero included.
     pub(super) fn duration(self) -> Option<At<Duration>> {
         let (value, span) = self.present()?;

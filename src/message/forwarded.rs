@@ -200,6 +200,16 @@ fn last_stranger<'v>(trusted: &Networks, entries: impl Iterator<Item = &'v [u8]>
     found
 }
 
+/// The scheme that a client used, as the first proxy tells it in `X-Forwarded-Proto`, or in `Forwarded` if it is not there.
+#[must_use]
+pub fn told_scheme<'v>(
+    x_forwarded_proto: impl Iterator<Item = &'v [u8]>,
+    forwarded: impl Iterator<Item = &'v [u8]>,
+) -> Option<&'static str> {
+    let told = first(x_forwarded_proto).map_or_else(|| Told::of(forwarded).proto, <[u8]>::to_vec);
+    ["http", "https"].into_iter().find(|scheme| told.eq_ignore_ascii_case(scheme.as_bytes()))
+}
+
 /// What stands between commas, be there quotes or not: `X-Forwarded-For` has none, and one that a stranger began must not hide
 /// what comes behind it.
 fn entries(value: &[u8]) -> impl Iterator<Item = &[u8]> {

@@ -197,8 +197,9 @@ impl Request {
     #[must_use]
     pub fn path(&self) -> &[u8] {
         match self.path.of(self.fields.bytes()) {
-            // An absolute target without one (RFC 9112 §3.2.1); for OPTIONS it is the server itself (§3.2.4).
-            b"" if self.method() == b"OPTIONS" && !self.method.is_empty() => b"*",
+            // An absolute target without one (RFC 9112 §3.2.1); for OPTIONS it is the server itself, unless there is a query
+            // (§3.2.4).
+            b"" if self.method() == b"OPTIONS" && self.query.is_none() => b"*",
             b"" => b"/",
             path => path,
         }

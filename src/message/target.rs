@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::net::Ipv6Addr;
 
 use super::line::Fault;
-use super::token::{is_host_byte, is_path, is_query};
+use super::token::{is_host_byte, is_path, is_path_byte, is_query};
 
 /// A request target, taken apart; places in its bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,10 +43,12 @@ impl<'a> Target<'a> {
         if authority.is_empty() {
             return Err(BAD_HOST);
         }
-        match rest.first() {
-            Some(b'/') => Self::of_path(Some(authority), rest),
-            Some(_) => Err(Fault::Malformed("its target has no path before the query")),
-            None => Ok(Self { authority: Some(authority), path: b"/", query: None }),
+        // A path that is left out is the shortest one (RFC 9110 §4.2.3).
+        match rest.strip_prefix(b"?") {
+            Some(query) if !is_query(query) => Err(NO_PATH),
+            Some(query) => Ok(Self { authority: Some(authority), path: b"/", query: Some(query) }),
+            None if rest.is_empty() => Ok(Self { authority: Some(authority), path: b"/", query: None }),
+            None => Self::of_path(Some(authority), rest),
         }
     }
 
@@ -60,31 +62,38 @@ impl<'a> Target<'a> {
             None => (target, None),
         };
         if !is_path(path) || !query.is_none_or(is_query) {
-            return Err(Fault::Malformed("its target is no path"));
+            return Err(NO_PATH);
         }
-        if memchr::memchr2(b'.', b'%', path).is_some() && path.split(|byte| *byte == b'/').any(is_dots) {
+        if memchr::memchr2(b'.', b'%', path).is_some() && has_dots(path) {
             return Err(Fault::Malformed("its path has a segment `.` or `..`"));
         }
         Ok(Self { authority, path, query })
     }
 }
 
-/// Whether a segment is `.` or `..`, written in whatever way (RFC 3986 §6.2.2.3).
-fn is_dots(segment: &[u8]) -> bool {
-    let mut rest = segment;
-    let mut dots = 0;
-    while !rest.is_empty() {
-        rest = match rest {
-            [b'.', rest @ ..] | [b'%', b'2', b'e' | b'E', rest @ ..] => rest,
-            _ => return false,
+/// Whether a segment is `.` or `..`, as any server may read it: some decode first (RFC 3986 §6.2.2), some take a backslash for
+/// a slash, and to some a segment ends before a `;`, which begins its parameters.
+#[must_use]
+pub fn has_dots(path: &[u8]) -> bool {
+    let is_dots = |dots: Option<usize>| matches!(dots, Some(1 | 2));
+    let mut rest = path;
+    // How many dots there are in the segment, as long as there is nothing else.
+    let mut dots = Some(0);
+    while let Some(Letter { byte, rest: behind, .. }) = Letter::first(rest) {
+        dots = match byte {
+            b'/' | b'\\' | b';' if is_dots(dots) => return true,
+            b'/' | b'\\' => Some(0),
+            b'.' => dots.map(|dots| dots + 1),
+            _ => None,
         };
-        dots += 1;
+        rest = behind;
     }
-    matches!(dots, 1 | 2)
+    is_dots(dots)
 }
 
-/// The path as routes compare it: with what is percent-encoded and need not be decoded (RFC 3986 §6.2.2.2) and without
-/// doubled slashes, since servers take `//%61dmin` for `/admin`.
+/// The path as routes compare it, which is as a server that decodes reads it: with what can stand for itself decoded, slashes
+/// too, and without doubled slashes, since servers take `//%61dmin` and `/x%2F..` for what they are. What cannot stand in a
+/// path stays encoded, in capitals (RFC 3986 §6.2.2.1).
 #[must_use]
 pub fn normal_path(path: &[u8]) -> Cow<'_, [u8]> {
     let is_doubled = || path.windows(2).any(|pair| pair == b"//");
@@ -93,26 +102,65 @@ pub fn normal_path(path: &[u8]) -> Cow<'_, [u8]> {
     }
     let mut normal: Vec<u8> = Vec::with_capacity(path.len());
     let mut rest = path;
-    while let Some((first, tail)) = rest.split_first() {
-        let (byte, tail) = match tail {
-            [high, low, tail @ ..] if *first == b'%' => match decoded(*high, *low) {
-                Some(byte) => (byte, tail),
-                None => (*first, rest.get(1..).unwrap_or_default()),
-            },
-            _ => (*first, tail),
-        };
-        if !(byte == b'/' && normal.last() == Some(&b'/')) {
-            normal.push(byte);
+    while let Some(letter) = Letter::first(rest) {
+        match letter.byte {
+            b'/' if normal.last() == Some(&b'/') => {}
+            byte if letter.stands_for_itself() => normal.push(byte),
+            _ => normal.extend(letter.written.iter().map(u8::to_ascii_uppercase)),
         }
-        rest = tail;
+        rest = letter.rest;
     }
     Cow::Owned(normal)
 }
 
-fn decoded(high: u8, low: u8) -> Option<u8> {
-    let digit = |byte: u8| char::from(byte).to_digit(16);
-    let byte = u8::try_from(digit(high)? * 16 + digit(low)?).ok()?;
-    (byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')).then_some(byte)
+/// What follows the slash behind the first `matched` bytes of a path's normal form, as it was sent; none if no slash follows.
+/// Where slashes are doubled right there, they count as one.
+#[must_use]
+pub fn below(path: &[u8], matched: usize) -> Option<&[u8]> {
+    let (mut rest, mut length, mut was_slash) = (path, 0, false);
+    while length < matched {
+        let letter = Letter::first(rest)?;
+        let is_slash = letter.byte == b'/';
+        length += match letter.stands_for_itself() {
+            true if is_slash && was_slash => 0,
+            true => 1,
+            false => letter.written.len(),
+        };
+        (rest, was_slash) = (letter.rest, is_slash);
+    }
+    let mut below = Letter::first(rest).filter(|border| border.byte == b'/')?.rest;
+    while let Some(behind) = below.strip_prefix(b"/") {
+        below = behind;
+    }
+    Some(below)
+}
+
+/// A byte of a path as a server that decodes reads it.
+#[derive(Clone, Copy)]
+struct Letter<'a> {
+    byte: u8,
+    /// How it is written.
+    written: &'a [u8],
+    /// What follows it.
+    rest: &'a [u8],
+}
+
+impl<'a> Letter<'a> {
+    fn first(path: &'a [u8]) -> Option<Self> {
+        let digit = |byte: u8| char::from(byte).to_digit(16);
+        let decoded = match path {
+            [b'%', high, low, ..] => digit(*high).zip(digit(*low)),
+            _ => None,
+        };
+        let decoded = decoded.and_then(|(high, low)| u8::try_from(high * 16 + low).ok());
+        let (written, rest) = path.split_at_checked(if decoded.is_some() { 3 } else { 1 })?;
+        Some(Self { byte: decoded.or_else(|| written.first().copied())?, written, rest })
+    }
+
+    /// Whether it would be the same letter if it were not encoded.
+    fn stands_for_itself(&self) -> bool {
+        self.written.len() == 1 || is_path_byte(self.byte) && self.byte != b'%'
+    }
 }
 
 /// A host and perhaps a port, as in `Host` (RFC 9110 §7.2).
@@ -175,4 +223,5 @@ impl<'a> Authority<'a> {
     }
 }
 
+const NO_PATH: Fault = Fault::Malformed("its target is no path");
 const BAD_HOST: Fault = Fault::Malformed("its host is none");

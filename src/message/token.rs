@@ -104,6 +104,12 @@ pub fn is_path(bytes: &[u8]) -> bool {
     bytes.first() == Some(&b'/') && bytes.iter().all(|byte| is(*byte, PATH))
 }
 
+/// Whether the byte may stand in a path.
+#[must_use]
+pub fn is_path_byte(byte: u8) -> bool {
+    is(byte, PATH)
+}
+
 /// Whether these bytes can be a query, without its question mark.
 #[must_use]
 pub fn is_query(bytes: &[u8]) -> bool {

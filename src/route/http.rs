@@ -1,9 +1,12 @@
 //! From a request to whatever it is for: by host, path, method, header and query, the most specific first.
 
+mod candidates;
+
 use std::iter;
 
 use rustc_hash::FxHashMap;
 
+use self::candidates::{Candidates, Conditions};
 use super::{HostPattern, Hosts, LONGEST};
 
 /// Which requests a route is for.
@@ -21,7 +24,7 @@ pub struct Match {
     pub query: Vec<(Box<str>, ValueMatch)>,
 }
 
-/// Which paths a route is for.
+/// Which paths a route is for; in their normal form ([`normal_path`](crate::message::target::normal_path)).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum PathMatch {
     /// This path and no other.
@@ -70,7 +73,7 @@ pub struct Asked<'a> {
     pub host: &'a str,
     /// The method.
     pub method: &'a [u8],
-    /// The path as it was sent: what precedes the question mark.
+    /// The path, in its normal form: what precedes the question mark.
     pub path: &'a [u8],
     /// The query as it was sent, without the question mark; empty if there is none.
     pub query: &'a [u8],
@@ -91,7 +94,7 @@ pub trait Fields {
 /// it; within a path the route with the most conditions, and the first of those in the order of the file.
 ///
 /// What a request costs grows with its own length and not with the number of routes, save that those of one host and one
-/// path which differ in their conditions alone are tried one after the other.
+/// path which ask for no exact value, or for the same one, are tried one after the other.
 #[derive(Debug)]
 pub struct HttpRoutes<T> {
     hosts: Hosts<Paths<T>>,
@@ -107,12 +110,14 @@ impl<T> HttpRoutes<T> {
                 Some(host) => built.hosts.entry(host, Paths::new),
                 None => &mut built.any,
             };
-            paths.add(&path, Candidate { conditions: Conditions { methods, headers, query }, target });
+            paths.add(&path, Conditions { methods, headers, query }, target);
         }
+        built.hosts.values_mut().chain([&mut built.any]).for_each(Paths::settle);
         built
     }
 
-    /// Where a request leads, if anywhere. It allocates nothing.
+    /// Where a request leads, if anywhere. It allocates nothing, unless the request has several values for which there are
+    /// routes where one is expected.
     #[must_use]
     pub fn find(&self, asked: &Asked<'_>) -> Option<&T> {
         // No pattern is for a longer one, which could have thousands of dots.
@@ -134,13 +139,13 @@ struct Paths<T> {
 struct Node<T> {
     parent: Option<usize>,
     below: FxHashMap<Box<[u8]>, usize>,
-    exact: Vec<Candidate<T>>,
-    prefix: Vec<Candidate<T>>,
+    exact: Candidates<T>,
+    prefix: Candidates<T>,
 }
 
 impl<T> Node<T> {
     fn new(parent: Option<usize>) -> Self {
-        Self { parent, below: FxHashMap::default(), exact: Vec::new(), prefix: Vec::new() }
+        Self { parent, below: FxHashMap::default(), exact: Candidates::new(), prefix: Candidates::new() }
     }
 }
 
@@ -149,7 +154,7 @@ impl<T> Paths<T> {
         Self { nodes: vec![Node::new(None)] }
     }
 
-    fn add(&mut self, path: &PathMatch, candidate: Candidate<T>) {
+    fn add(&mut self, path: &PathMatch, conditions: Conditions, target: T) {
         let (PathMatch::Exact(text) | PathMatch::Prefix(text)) = path;
         let place = parts(text.as_bytes()).fold(0, |place, part| self.child(place, part));
         if let Some(node) = self.nodes.get_mut(place) {
@@ -157,8 +162,15 @@ impl<T> Paths<T> {
                 PathMatch::Exact(_) => &mut node.exact,
                 PathMatch::Prefix(_) => &mut node.prefix,
             };
-            let count = candidate.conditions.count();
-            candidates.insert(candidates.partition_point(|earlier| earlier.conditions.count() >= count), candidate);
+            candidates.add(conditions, target);
+        }
+    }
+
+    /// Puts the routes of each path in order, once all are there.
+    fn settle(&mut self) {
+        for Node { exact, prefix, .. } in &mut self.nodes {
+            exact.settle();
+            prefix.settle();
         }
     }
 
@@ -181,10 +193,9 @@ impl<T> Paths<T> {
             };
             node = next;
         }
-        let exact = whole.then_some(&node.exact).into_iter().flatten();
+        let exact = whole.then_some(&node.exact).into_iter();
         let upwards = iter::successors(Some(node), |node| self.nodes.get(node.parent?));
-        let mut candidates = exact.chain(upwards.flat_map(|node| &node.prefix));
-        candidates.find(|candidate| candidate.conditions.suit(asked)).map(|candidate| &candidate.target)
+        exact.chain(upwards.map(|node| &node.prefix)).find_map(|candidates| candidates.find(asked))
     }
 }
 
@@ -197,35 +208,6 @@ fn parts(path: &[u8]) -> impl Iterator<Item = &[u8]> {
         rest = after;
         Some(part)
     })
-}
-
-/// One of the routes of a host and a path.
-#[derive(Debug)]
-struct Candidate<T> {
-    conditions: Conditions,
-    target: T,
-}
-
-/// What a route asks of requests besides host and path.
-#[derive(Debug)]
-struct Conditions {
-    methods: Vec<Box<str>>,
-    headers: Vec<(Box<str>, ValueMatch)>,
-    query: Vec<(Box<str>, ValueMatch)>,
-}
-
-impl Conditions {
-    fn count(&self) -> usize {
-        usize::from(!self.methods.is_empty()) + self.headers.len() + self.query.len()
-    }
-
-    fn suit(&self, asked: &Asked<'_>) -> bool {
-        (self.methods.is_empty() || self.methods.iter().any(|method| method.as_bytes() == asked.method))
-            && self.headers.iter().all(|(name, value)| asked.fields.any(name, &mut |found| value.suits(found)))
-            && self.query.iter().all(|(name, value)| {
-                pairs(asked.query).any(|(found, with)| found == name.as_bytes() && value.suits(with))
-            })
-    }
 }
 
 /// The names and values of a query, as they were sent; a name without a value has an empty one.
@@ -242,9 +224,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const NO_FIELDS: &dyn Fields = &List(&[]);
+    pub(super) const NO_FIELDS: &dyn Fields = &List(&[]);
 
-    struct List<'a>(&'a [(&'a str, &'a [u8])]);
+    pub(super) struct List<'a>(pub(super) &'a [(&'a str, &'a [u8])]);
 
     impl Fields for List<'_> {
         fn any(&self, name: &str, test: &mut dyn FnMut(&[u8]) -> bool) -> bool {

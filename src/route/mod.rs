@@ -119,6 +119,11 @@ impl<T> Hosts<T> {
         map.entry(name.clone()).or_insert_with(make)
     }
 
+    /// All that patterns lead to.
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.exact.values_mut().chain(self.below.values_mut())
+    }
+
     /// Where a name in lower case leads, the most specific first: by itself, then by each wildcard above it. As many
     /// look-ups as it has dots at most, however many names there are.
     pub fn find<'a, 'n>(&'a self, name: &'n str) -> impl Iterator<Item = &'a T> + use<'a, 'n, T> {

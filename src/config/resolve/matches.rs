@@ -7,8 +7,12 @@ use crate::config::problem::{Findings, quoted};
 use crate::config::raw_http::RawMatch;
 use crate::config::raw_tls::Texts;
 use crate::config::read::{At, ByName};
+use crate::message::target::normal_path;
 use crate::route::HostPattern;
 use crate::route::http::{Match, PathMatch, ValueMatch};
+
+/// What to write for `host = "*"`.
+const ANY_HOST: &str = "leave `host` out: without it, any host is meant";
 
 /// Which requests a route is for, unless something is wrong with it. What stands in no order of its own is put in one, so
 /// that two routes for the same are equal.
@@ -26,17 +30,26 @@ pub(super) fn resolve(raw: RawMatch<'_>, findings: &mut Findings) -> Option<Matc
 }
 
 fn resolve_host(host: &At<&str>, findings: &mut Findings) -> Option<HostPattern> {
-    HostPattern::parse_host(host.value)
-        .map_err(|why| _ = findings.refused(host.span.clone(), host.value, "a host name", &why))
-        .ok()
+    let refuse = |why: String| {
+        let problem = findings.refused(host.span.clone(), host.value, "a host name", &why);
+        if host.value == "*" {
+            problem.help(ANY_HOST);
+        }
+    };
+    HostPattern::parse_host(host.value).map_err(refuse).ok()
 }
 
 fn resolve_path(path: &At<&str>, findings: &mut Findings) -> Option<PathMatch> {
     let checked = match path.value.strip_prefix('=') {
-        Some(exact) => check_path(exact.trim_start_matches(' ')).map(|path| PathMatch::Exact(path.into())),
-        None => check_path(path.value).map(|path| PathMatch::Prefix(path.trim_end_matches('/').into())),
+        Some(exact) => check_path(exact.trim_start_matches(' ')).map(|path| PathMatch::Exact(normal(path).into())),
+        None => check_path(path.value).map(|path| PathMatch::Prefix(normal(path).trim_end_matches('/').into())),
     };
     checked.map_err(|why| _ = findings.refused(path.span.clone(), path.value, "a path", &why)).ok()
+}
+
+/// The path in the form in which those of requests are compared with it.
+fn normal(path: &str) -> String {
+    String::from_utf8_lossy(&normal_path(path.as_bytes())).into_owned()
 }
 
 fn resolve_methods(raw: Texts<'_>, findings: &mut Findings) -> Vec<Box<str>> {

@@ -17,8 +17,6 @@ use crate::net::address::Networks;
 use crate::route::http::{Match, PathMatch};
 use crate::units::{Name, Weight};
 
-/// The statuses that send a client elsewhere.
-const REDIRECTS: &[u16] = &[301, 302, 303, 307, 308];
 /// What a redirect says that does not say: for good, and with the same method.
 const REDIRECT: u16 = 308;
 /// The statuses whose responses have no body (RFC 9110 §15).
@@ -144,16 +142,7 @@ fn resolve_split(raw: At<Vec<Option<RawSplit<'_>>>>, findings: &mut Findings) ->
 
 fn resolve_redirect(raw: RawRedirect<'_>, findings: &mut Findings) -> Option<Action> {
     let RawRedirect { to, status } = raw;
-    let status = match status {
-        Some(At { value, span }) if !REDIRECTS.contains(&value) => {
-            findings
-                .error(span, &format!("`status` of a redirect cannot be {value}"))
-                .expected("301, 302, 303, 307 or 308");
-            return None;
-        }
-        Some(At { value, .. }) => value,
-        None => REDIRECT,
-    };
+    let status = status.map_or(REDIRECT, |At { value, .. }| value);
     let to = to?;
     match template(to.value) {
         Ok(location) => Some(Action::Redirect { status, location }),

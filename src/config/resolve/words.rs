@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::config::problem::{Findings, quoted};
 use crate::config::read::At;
+use crate::message::target::has_dots;
 use crate::route::HostPattern;
 
 /// The fields that are about one connection or frame a message on it (RFC 9110 §7.6.1, RFC 9112 §6), which is not for
@@ -62,6 +63,10 @@ pub(super) fn field_value(value: &At<&str>, findings: &mut Findings) -> Option<B
 pub(super) fn check_path(path: &str) -> Result<&str, String> {
     const EXPECTED: &str = "expected a path such as \"/v1/\"";
     let digits = |at: usize| path.get(at + 1..at + 3).is_some_and(|two| two.bytes().all(|b| b.is_ascii_hexdigit()));
+    let prefix = path.strip_suffix('*').filter(|rest| rest.starts_with('/') && !rest.contains('*'));
+    if let Some(prefix) = prefix {
+        return Err(format!("a path is for all below it as well: did you mean \"{prefix}\"?; {EXPECTED}"));
+    }
     let wrong = if !path.starts_with('/') {
         "a path begins with \"/\""
     } else if path.contains(['?', '#']) {
@@ -70,9 +75,11 @@ pub(super) fn check_path(path: &str) -> Result<&str, String> {
         "what is neither a letter, a digit nor a mark is written by its bytes, such as \"%20\" for a space"
     } else if path.match_indices('%').any(|(at, _)| !digits(at)) {
         "two hexadecimal digits follow a \"%\""
+    } else if path.contains('*') {
+        "a \"*\" stands for nothing else in a path, and is written \"%2A\" where it is meant"
     } else if path.contains("//") {
         "a path has no \"//\""
-    } else if path.split('/').any(|segment| matches!(segment, "." | "..")) {
+    } else if has_dots(path.as_bytes()) {
         "a path has no \".\" and no \"..\" between slashes"
     } else {
         return Ok(path);

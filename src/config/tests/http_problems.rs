@@ -11,6 +11,11 @@ fn expected_of(text: &str) -> Option<String> {
     load(text).unwrap_err().problems()[0].expected.clone()
 }
 
+/// The one problem there is, as what to do about it.
+fn help_of(text: &str) -> Option<String> {
+    load(text).unwrap_err().problems()[0].help.clone()
+}
+
 fn hold(make: impl Fn(&str) -> String, cases: &[(&str, &[&str])]) {
     for (text, expected) in cases {
         assert_eq!(said(&make(text)), *expected, "{text}");
@@ -129,7 +134,11 @@ fn redirects_lead_to_a_host_that_the_file_names_or_that_was_asked_for() {
     assert!(case("/{hsot}")[0].ends_with("there is no {hsot}"));
     assert!(case("/{host")[0].ends_with("a \"{\" is never closed"));
     assert!(case("/x}")[0].ends_with("a \"}\" closes nothing"));
-    assert_eq!(said(&route("redirect = { to = \"/\", status = 304 }")), ["2:45 `status` of a redirect cannot be 304"]);
+    for (status, kind) in [("304", "304"), ("200", "200"), ("0x1_0000", "65536"), ("\"301\"", "a string")] {
+        let text = route(&format!("redirect = {{ to = \"/\", status = {status} }}"));
+        assert_eq!(said(&text), [format!("2:45 `status` cannot be {kind}")]);
+        assert_eq!(expected_of(&text).as_deref(), Some("301, 302, 303, 307 or 308"));
+    }
     assert_eq!(said(&route("redirect = { status = 301 }")), ["2:24 `redirect` of a route needs the key `to`"]);
 }
 
@@ -146,6 +155,10 @@ fn what_no_request_can_match_is_refused() {
             (
                 "path = \"/a/../b\"",
                 &["2:34 \"/a/../b\" is not a path: a path has no \".\" and no \"..\" between slashes"],
+            ),
+            (
+                "path = \"/a/%2E%2e%2fb\"",
+                &["2:34 \"/a/%2E%2e%2fb\" is not a path: a path has no \".\" and no \"..\" between slashes"],
             ),
             ("path = \"/%zz\"", &["2:34 \"/%zz\" is not a path: two hexadecimal digits follow a \"%\""]),
             ("method = []", &["2:36 `method` cannot be empty"]),
@@ -165,6 +178,31 @@ fn what_no_request_can_match_is_refused() {
             ("query = { a = 2 }", &["2:41 `a` cannot be a whole number"]),
         ],
     );
+}
+
+#[test]
+fn a_star_in_a_path_or_for_a_host_means_nothing_and_it_is_said_what_would() {
+    for (path, guess) in [("/v1/*", "/v1/"), ("/v1*", "/v1"), ("/*", "/"), ("= /v1/*", "/v1/")] {
+        let text = route(&format!("pool = \"web\", path = \"{path}\""));
+        assert_eq!(said(&text), [format!("2:34 \"{path}\" is not a path: a path is for all below it as well")]);
+        assert_eq!(help_of(&text), Some(format!("did you mean \"{guess}\"?")));
+    }
+    assert_eq!(
+        said(&route("pool = \"web\", path = \"/*/v1\"")),
+        [
+            "2:34 \"/*/v1\" is not a path: a \"*\" stands for nothing else in a path, and is written \"%2A\" where it is meant"
+        ]
+    );
+    assert_eq!(said(&route("pool = \"web\", path = \"/%2A/v1\"")), Vec::<String>::new());
+    let host = route("pool = \"web\", host = \"*\"");
+    assert_eq!(said(&host), ["2:34 \"*\" is not a host name: a host name has no '*'"]);
+    assert_eq!(help_of(&host).as_deref(), Some("leave `host` out: without it, any host is meant"));
+}
+
+#[test]
+fn a_path_is_the_same_in_whatever_way_it_is_written() {
+    let text = listener("routes = [{ path = \"/a/b@\", pool = \"web\" }, { path = \"/%61%2fb%40/\", pool = \"web\" }]");
+    assert_eq!(said(&text), ["2:45 an earlier route of this listener is for the same"]);
 }
 
 #[test]

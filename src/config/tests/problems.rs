@@ -253,6 +253,13 @@ fn more_connections_than_descriptors_are_reported_with_the_way_out() {
 }
 
 #[test]
+fn it_is_not_said_that_nothing_was_expected() {
+    let problems = load(&top("workers = 02")).unwrap_err();
+    let first = problems.iter().next().unwrap();
+    assert_eq!((line(first).as_str(), first.expected.as_deref()), ("1:11 unexpected leading zero", None));
+}
+
+#[test]
 fn syntax_and_meaning_are_reported_together() {
     let text = r#"workers = 0
 drain_timeout =

@@ -254,3 +254,20 @@ fn an_ipv4_address_is_written_as_everybody_does() {
         assert_eq!(written, ip.to_string().as_bytes());
     }
 }
+
+#[test]
+fn the_scheme_is_the_one_that_the_first_proxy_tells() {
+    for (values, scheme) in [
+        ("https", Some("https")),
+        (" HTTP ", Some("http")),
+        ("https, http|http", Some("https")),
+        (",|http, https", Some("http")),
+        ("wss, https", None),
+        ("https://x", None),
+        ("", None),
+    ] {
+        assert_eq!(told_scheme(values.split('|').map(str::as_bytes), std::iter::empty()), scheme, "{values}");
+    }
+    let told = told_scheme(std::iter::empty(), [&b"for=192.0.2.1;proto=https"[..]].into_iter());
+    assert_eq!(told, Some("https"), "by one that speaks the new words alone");
+}

@@ -3,9 +3,10 @@
 use std::cell::RefCell;
 use std::time::{Duration, SystemTime};
 
-use super::forward::Pen;
+use super::forward::{Pen, is_left_alone};
 use super::grpc;
 use super::sides::status_line;
+use crate::config::model::http::HeaderRules;
 use crate::ending::Reason;
 use crate::message::answer::answer;
 use crate::message::decimal::Decimal;
@@ -25,21 +26,31 @@ pub(super) struct Own<'a> {
     /// What the body is, and the body.
     pub(super) content_type: &'a [u8],
     pub(super) body: &'a [u8],
+    /// What the route changes of it; not of an ending, which is no answer of the route's.
+    pub(super) rules: Option<&'a HeaderRules>,
 }
 
 impl Own<'_> {
     /// Writes the fields.
     pub(super) fn write_fields(&self, pen: &mut impl Pen) {
-        pen.field(b"Date", &date());
+        let mut write = |name: &[u8], value: &[u8]| {
+            if self.rules.is_none_or(|rules| is_left_alone(rules, name)) {
+                pen.field(name, value);
+            }
+        };
+        write(b"Date", &date());
         if let Some(reason) = self.reason {
-            pen.field(b"X-Portreeve-Reason", reason.label().as_bytes());
-            pen.field(b"Cache-Control", b"no-store");
+            write(b"X-Portreeve-Reason", reason.label().as_bytes());
+            write(b"Cache-Control", b"no-store");
         }
         for (name, value) in self.fields {
-            pen.field(name.as_bytes(), value);
+            write(name.as_bytes(), value);
         }
         if !self.body.is_empty() {
-            pen.field(b"Content-Type", self.content_type);
+            write(b"Content-Type", self.content_type);
+        }
+        for (name, value) in self.rules.iter().flat_map(|rules| rules.set.iter().chain(&rules.add)) {
+            pen.field(name.as_bytes(), value.as_bytes());
         }
         if !matches!(self.status, 204 | 304) {
             pen.field(b"Content-Length", Decimal::new(self.body.len() as u64).as_bytes());
@@ -71,12 +82,14 @@ pub(super) fn with_ending<T>(
     if grpc::is_call(request) {
         let own = trailers_only(grpc::code_of(reason), reason.label());
         let fields: Vec<_> = fields.iter().copied().chain(own.iter().map(|(name, value)| (*name, &**value))).collect();
-        return send(&Own { status: 200, reason: Some(reason), fields: &fields, content_type: b"", body: b"" });
+        let (content_type, body): (&[u8], &[u8]) = (b"", b"");
+        return send(&Own { status: 200, reason: Some(reason), fields: &fields, content_type, body, rules: None });
     }
     let status = reason.status();
     let page = http.settings.error_pages.get(&status).map(AsRef::as_ref);
     let form = answer(status, reason.label(), request.fields.values(Known::Accept), page);
-    send(&Own { status, reason: Some(reason), fields, content_type: form.content_type.as_bytes(), body: &form.body })
+    let content_type = form.content_type.as_bytes();
+    send(&Own { status, reason: Some(reason), fields, content_type, body: &form.body, rules: None })
 }
 
 thread_local! {

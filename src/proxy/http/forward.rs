@@ -85,13 +85,15 @@ impl<'a> Sieve<'a> {
 
     /// Whether no rule takes its place.
     fn is_left_alone(&self, name: &[u8]) -> bool {
-        if !self.replaces {
-            return true;
-        }
-        let HeaderRules { remove, set, add: _ } = self.rules;
-        let is_name = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
-        !remove.iter().any(|other| is_name(other)) && !set.iter().any(|(other, _)| is_name(other))
+        !self.replaces || is_left_alone(self.rules, name)
     }
+}
+
+/// Whether no rule takes the place of a field.
+pub(super) fn is_left_alone(rules: &HeaderRules, name: &[u8]) -> bool {
+    let HeaderRules { remove, set, add: _ } = rules;
+    let is_name = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
+    !remove.iter().any(|other| is_name(other)) && !set.iter().any(|(other, _)| is_name(other))
 }
 
 /// What is ours in a request.

@@ -17,7 +17,7 @@ use crate::message::grpc::format_timeout;
 use crate::message::head::Known;
 use crate::message::request::Request;
 use crate::message::response::Response;
-use crate::message::target::normal_path;
+use crate::message::target::below;
 use crate::message::trace;
 use crate::message::version::Version;
 use crate::message::websocket;
@@ -224,19 +224,19 @@ impl Job<'_> {
     }
 }
 
-/// Writes the path, with the part that the route matched replaced if it is to be.
+/// Writes the path, with the part that the route matched replaced if it is to be; the rest stays as it was sent.
 fn write_path(request: &Request, route: &RouteInEffect, out: &mut Vec<u8>) {
-    let Some(prefix) = &route.route.rewrite.prefix else { return out.extend_from_slice(request.path()) };
-    let path = normal_path(request.path());
-    let matched = match &route.route.matches.path {
-        PathMatch::Exact(path) | PathMatch::Prefix(path) => path.len(),
-    };
-    let rest = path.get(matched..).unwrap_or_default();
+    let path = request.path();
+    // What asks for the server itself has no path.
+    let prefix = route.route.rewrite.prefix.as_ref().filter(|_| path != b"*");
+    let Some(prefix) = prefix else { return out.extend_from_slice(path) };
     out.extend_from_slice(prefix.as_bytes());
-    match (prefix.is_empty(), rest.first()) {
-        (true, None) => out.push(b'/'),
-        (_, Some(b'/') | None) => {}
-        (_, Some(_)) => out.push(b'/'),
+    let below = match &route.route.matches.path {
+        PathMatch::Exact(_) => None,
+        PathMatch::Prefix(matched) => below(path, matched.len()),
+    };
+    if below.is_some() || prefix.is_empty() {
+        out.push(b'/');
     }
-    out.extend_from_slice(rest);
+    out.extend_from_slice(below.unwrap_or_default());
 }

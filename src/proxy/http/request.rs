@@ -122,7 +122,7 @@ impl Job<'_> {
             false => return self.answer_ending(Reason::RefusedLimit, &[("Retry-After", b"1")]),
         };
         match &route.route.action {
-            Action::Redirect { status, location } => self.redirect(*status, location),
+            Action::Redirect { status, location } => self.redirect(route, *status, location, trusted),
             Action::Respond { status, body, content_type } => {
                 let own = Own {
                     status: *status,
@@ -130,6 +130,7 @@ impl Job<'_> {
                     fields: &[],
                     content_type: content_type.as_bytes(),
                     body: body.as_bytes(),
+                    rules: Some(&route.route.response_headers),
                 };
                 self.answer(&own, Reason::Done)
             }
@@ -185,10 +186,17 @@ impl Job<'_> {
         Finish::Delivered(reason)
     }
 
-    fn redirect(&mut self, status: u16, location: &Template) -> Finish {
-        let location = write_location(location, self.request, self.context.scheme);
+    fn redirect(&mut self, route: &RouteInEffect, status: u16, location: &Template, trusted: bool) -> Finish {
+        let request = self.request;
+        // The scheme that the client used is known to the first proxy alone.
+        let [old, new] = [Known::XForwardedProto, Known::Forwarded].map(|known| request.fields.values(known));
+        let told = trusted.then(|| forwarded::told_scheme(old, new)).flatten();
+        let Some(location) = write_location(location, request, told.unwrap_or(self.context.scheme)) else {
+            return self.answer_ending(Reason::BadRequest, &[]);
+        };
         let fields: &[(&'static str, &[u8])] = &[("Location", &location)];
-        let own = Own { status, reason: None, fields, content_type: b"", body: b"" };
+        let rules = Some(&route.route.response_headers);
+        let own = Own { status, reason: None, fields, content_type: b"", body: b"", rules };
         self.answer(&own, Reason::Done)
     }
 }
@@ -205,13 +213,17 @@ pub(super) fn find<'h>(http: &'h HttpInEffect, request: &Request) -> Option<&'h 
     })
 }
 
-fn write_location(template: &Template, request: &Request, scheme: &str) -> Vec<u8> {
+/// Where a request is sent; nowhere if that takes a host, and it names none.
+fn write_location(template: &Template, request: &Request, scheme: &str) -> Option<Vec<u8>> {
     let mut location = Vec::new();
     for part in &template.0 {
         match part {
             Part::Text(text) => location.extend_from_slice(text.as_bytes()),
             Part::Scheme => location.extend_from_slice(scheme.as_bytes()),
+            Part::Host if request.host().is_empty() => return None,
             Part::Host => location.extend_from_slice(request.host().as_bytes()),
+            // What asks for the server itself has no path.
+            Part::Path if request.path() == b"*" => {}
             // Two slashes at the beginning would make a host of what follows.
             Part::Path if location.is_empty() && request.path().starts_with(b"//") => {
                 location.extend_from_slice(&normal_path(request.path()));
@@ -225,7 +237,7 @@ fn write_location(template: &Template, request: &Request, scheme: &str) -> Vec<u
             }
         }
     }
-    location
+    Some(location)
 }
 
 /// How long a word of ours to a client may take.

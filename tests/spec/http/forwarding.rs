@@ -227,12 +227,32 @@ async fn the_host_of_an_absolute_target_wins_and_the_target_is_sent_as_a_path() 
         ("HTTP://b.example/x", "/x"),
         ("https://b.example/", "/"),
         ("http://b.example", "/"),
+        ("http://b.example?q=1", "/?q=1"),
     ] {
         client.send(format!("GET {target} HTTP/1.1\r\nHost: a.example\r\n\r\n")).await;
         assert_eq!(client.response().await.status(), 200);
         let request = server.saw();
         assert_eq!((request.asked(), request.field("host")), (&*format!("GET {path}"), "b.example"));
         assert_eq!(request.field("x-forwarded-host"), "b.example");
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_takes_the_scheme_that_a_trusted_proxy_tells() {
+    let server = Recorder::ok().await;
+    let redirect = "routes = [{ redirect = \"{scheme}://b.example{path}\" }]";
+    for version in Version::each() {
+        for (trusting, told, location) in [
+            (TRUSTING, "X-Forwarded-Proto: https\r\n", "https://b.example/x"),
+            (TRUSTING, "X-Forwarded-Proto: https, http\r\n", "https://b.example/x"),
+            (TRUSTING, "X-Forwarded-Proto: javascript\r\n", "http://b.example/x"),
+            (TRUSTING, "", "http://b.example/x"),
+            ("", "X-Forwarded-Proto: https\r\n", "http://b.example/x"),
+        ] {
+            let instance = with(server.address(), &format!("{trusting}\n{redirect}"), "").await;
+            let response = Speaker::of(version, &instance).await.ask_with("/x", told).await;
+            assert_eq!(response.field("location"), location, "{trusting} {told}");
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::with;
 use crate::stage::Instance;
-use crate::stage::http::{Recorder, ok, serving};
+use crate::stage::http::{Client, Recorder, ok, serving};
 use crate::stage::http2::Version;
 use crate::stage::speaker::Speaker;
 
@@ -105,6 +105,7 @@ async fn the_longest_path_wins_on_borders_of_segments() {
             ("GET a /api/v1/x", "v1"),
             ("GET a //api//v1//x", "v1"),
             ("GET a /%61pi/v%31/x", "v1"),
+            ("GET a /api%2fv1%2Fx", "v1"),
             ("GET a /API", "any"),
         ],
     )
@@ -128,6 +129,15 @@ async fn no_spelling_of_a_path_leads_around_a_route_that_keeps_people_out() {
             "/./admin",
             "/admin/.",
             "/.%2e/admin",
+            "/%2fadmin",
+            "/admin%2fx",
+            "/admin%2F",
+            "/x/..%2fadmin",
+            "/x%2F..%2Fadmin",
+            "/x/%2e%2e%2Fadmin",
+            "/x%5c..%5cadmin",
+            "/x/..;/admin",
+            "/x/..%3ba=b/admin",
             "/admin%3f",
         ] {
             let mut client = Speaker::of(version, &instance).await;
@@ -233,6 +243,55 @@ async fn a_route_may_answer_by_itself() {
 }
 
 #[tokio::test]
+async fn what_asks_for_the_server_itself_has_no_path_to_be_sent_to_or_rewritten() {
+    let routes = "{ host = \"a.example\", pool = \"a\", rewrite = { prefix = \"/pre\" } },
+                  { redirect = \"https://{host}{path}{query}\" },";
+    for (version, behind) in Version::pairs() {
+        let (servers, instance) = routed_to(behind, &["a"], routes).await;
+        let mut client = Speaker::of(version, &instance).await;
+        client.send("OPTIONS * HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+        assert_eq!(client.response().await.text(), "a");
+        assert_eq!(servers[0].saw().asked(), "OPTIONS *");
+        client.send("OPTIONS * HTTP/1.1\r\nHost: b.example\r\n\r\n").await;
+        assert_eq!(client.response().await.field("location"), "https://b.example");
+    }
+}
+
+#[tokio::test]
+async fn a_request_without_a_host_is_not_sent_to_none() {
+    let (_servers, instance) = routed(&[], "{ redirect = \"https://{host}{path}\" }").await;
+    let mut client = Client::of(&instance).await;
+    client.send("GET /x HTTP/1.0\r\n\r\n").await;
+    let response = client.response().await;
+    assert_eq!((response.status(), response.field("x-portreeve-reason")), (400, "bad_request"));
+    assert_eq!(response.one("location"), None);
+}
+
+#[tokio::test]
+async fn headers_of_answers_that_a_route_gives_itself_are_changed_and_those_of_errors_are_not() {
+    let rules = "{ remove = [\"Date\"], set = { strict-transport-security = \"max-age=1\", content-type = \"a/b\" }, \
+                 add = { x-added = \"1\" } }";
+    let routes = format!(
+        "{{ path = \"/to\", redirect = \"/x\", response_headers = {rules} }},
+         {{ path = \"/here\", respond = {{ body = \"x\" }}, response_headers = {rules} }},
+         {{ path = \"/denied\", respond = 200, response_headers = {rules}, deny = [\"127.0.0.0/8\"] }},"
+    );
+    let (_servers, instance) = routed(&[], &routes).await;
+    for version in Version::each() {
+        let mut client = Speaker::of(version, &instance).await;
+        for (path, status, length) in [("/to", 308, "0"), ("/here", 200, "1")] {
+            let response = client.ask(path).await;
+            assert_eq!((response.status(), response.field("content-length")), (status, length));
+            let fields = ["strict-transport-security", "content-type", "x-added"].map(|name| response.field(name));
+            assert_eq!((fields, response.one("date")), (["max-age=1", "a/b", "1"], None), "{path}");
+        }
+        let refused = client.ask("/denied").await;
+        assert_eq!((refused.status(), refused.field("x-portreeve-reason")), (403, "refused_acl"));
+        assert_eq!((refused.one("x-added"), refused.one("date").is_some()), (None, true));
+    }
+}
+
+#[tokio::test]
 async fn the_part_of_a_path_that_matched_may_be_replaced_and_the_host() {
     let routes = "{ path = \"/api\", pool = \"a\", rewrite = { prefix = \"/v2/x\" } },
                   { path = \"/strip\", pool = \"a\", rewrite = { prefix = \"/\", host = \"Inner.example:81\" } },";
@@ -247,6 +306,9 @@ async fn the_part_of_a_path_that_matched_may_be_replaced_and_the_host() {
             ("/strip?q", "/?q"),
             ("/strip/a", "/a"),
             ("//strip//%2fa", "/%2fa"),
+            ("/strip%2fa", "/a"),
+            ("/api/projects/group%2Fproject//%41", "/v2/x/projects/group%2Fproject//%41"),
+            ("/api%2fprojects", "/v2/x/projects"),
         ] {
             client.ask(target).await;
             let request = servers[0].saw();
