@@ -3,7 +3,7 @@
 //! Nothing is copied or looked up to take one in but what its fields are called, and the two buffers a head has are used
 //! again for the next one, so that a request costs no allocation here. Heads of HTTP/2 are laid out in the same form.
 
-use super::plain;
+use super::name::{Words, words};
 use super::token;
 
 /// A part of a head's bytes.
@@ -75,7 +75,7 @@ macro_rules! known {
             pub fn of(name: &[u8]) -> Self {
                 // The compiler makes this a jump by length; names of other lengths are never compared.
                 let words = words(name);
-                $(if name.len() == $name.len() && are(words, const { words_and_case($name) }) {
+                $(if name.len() == $name.len() && const { Words::of($name) }.are(words) {
                     return Self::$variant;
                 })*
                 Self::Other
@@ -96,39 +96,6 @@ macro_rules! known {
             }
         }
     };
-}
-
-/// The bytes of a name of up to 24 as words: the first, the last and those behind the first, which may overlap. Two names of
-/// one length are the same if these are.
-const fn words(name: &[u8]) -> [u64; 3] {
-    match (name.first_chunk(), name.last_chunk(), name.split_at_checked(8)) {
-        (Some(first), Some(last), Some((_, rest))) => {
-            let middle = match rest.first_chunk() {
-                Some(middle) => u64::from_le_bytes(*middle),
-                None => 0,
-            };
-            [u64::from_le_bytes(*first), u64::from_le_bytes(*last), middle]
-        }
-        _ => match (name.first_chunk(), name.last_chunk(), name) {
-            (Some(first), Some(last), _) => [u32::from_le_bytes(*first) as u64, u32::from_le_bytes(*last) as u64, 0],
-            (_, _, [a, b, c]) => [*a as u64 | (*b as u64) << 8 | (*c as u64) << 16, 0, 0],
-            (_, _, [a, b]) => [*a as u64 | (*b as u64) << 8, 0, 0],
-            (_, _, [a]) => [*a as u64, 0, 0],
-            _ => [0; 3],
-        },
-    }
-}
-
-/// The words of a name in lower case, and with each the bits in which its letters differ from capitals.
-const fn words_and_case(name: &str) -> [(u64, u64); 3] {
-    assert!(name.len() <= 24, "its words are all of it");
-    let [first, last, middle] = words(name.as_bytes());
-    [(first, plain::case(first)), (last, plain::case(last)), (middle, plain::case(middle))]
-}
-
-/// Whether these are the words of a name, in any case. That they are not is seldom known before all are compared.
-fn are(words: [u64; 3], name: [(u64, u64); 3]) -> bool {
-    words.into_iter().zip(name).fold(0, |differ, (own, (word, case))| differ | (own | case) ^ word) == 0
 }
 
 known! {

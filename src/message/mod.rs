@@ -15,6 +15,7 @@ pub mod head;
 mod host;
 pub mod line;
 mod list;
+pub mod name;
 pub mod options;
 mod plain;
 pub mod request;

@@ -2,6 +2,7 @@
 
 use super::put_number;
 use super::table::STATIC;
+use crate::message::name::{LONGEST, Words, words};
 
 /// Says that nothing is remembered of what is sent (RFC 7541 §6.3): the other side needs no table for it.
 pub const NO_TABLE: u8 = 0x20;
@@ -106,41 +107,47 @@ impl<'o> Packer<'o> {
 
 /// How many names are tried at most: there are no more of one length.
 const OF_A_LENGTH: usize = 6;
-/// The longest name there is.
-const LONGEST: usize = 27;
+/// A name of the table, by its words and its place; zero is none.
+#[derive(Clone, Copy)]
+struct Known {
+    words: Words,
+    place: u8,
+}
 
-/// For each length, the places of the names that have it; zero is none.
-static BY_LENGTH: [[u8; OF_A_LENGTH]; LONGEST + 1] = by_length();
+/// For each length, the names that have it.
+static BY_LENGTH: [[Known; OF_A_LENGTH]; LONGEST + 1] = by_length();
+
+/// The names that are longer, and their places.
+const LONG: [(&str, usize); 2] = [("access-control-allow-origin", 20), ("strict-transport-security", 56)];
 
 #[expect(clippy::indexing_slicing, reason = "computed by the compiler, which would refuse a place that is none")]
-const fn by_length() -> [[u8; OF_A_LENGTH]; LONGEST + 1] {
-    let mut places = [[0; OF_A_LENGTH]; LONGEST + 1];
+const fn by_length() -> [[Known; OF_A_LENGTH]; LONGEST + 1] {
+    let mut all = [[Known { words: Words::of(""), place: 0 }; OF_A_LENGTH]; LONGEST + 1];
     let mut at = FIELDS;
     while at < STATIC.len() {
-        let of_length = &mut places[STATIC[at].0.len()];
-        let mut free = 0;
-        while of_length[free] != 0 {
-            free += 1;
+        let name = STATIC[at].0;
+        if name.len() <= LONGEST {
+            let of_length = &mut all[name.len()];
+            let mut free = 0;
+            while of_length[free].place != 0 {
+                free += 1;
+            }
+            of_length[free] = Known { words: Words::of(name), place: at as u8 + 1 };
         }
-        of_length[free] = at as u8 + 1;
         at += 1;
     }
-    places
+    all
 }
 
 /// Where the table has this name, in any case, and whether its value is a secret.
 fn place(name: &[u8]) -> Option<(usize, bool)> {
-    let places = BY_LENGTH.get(name.len())?;
-    // One comparison of them all costs less than one byte after the other in either case.
-    let mut lower = [0; LONGEST];
-    let lower = lower.get_mut(..name.len())?;
-    lower.copy_from_slice(name);
-    lower.make_ascii_lowercase();
-    let has_name = |place: &&u8| {
-        let known = || STATIC.get(usize::from(**place).checked_sub(1)?);
-        known().is_some_and(|(known, _)| known.as_bytes() == lower)
+    let Some(of_length) = BY_LENGTH.get(name.len()) else {
+        let long = LONG.into_iter().find(|(long, _)| name.eq_ignore_ascii_case(long.as_bytes()));
+        return long.map(|(_, place)| (place, false));
     };
-    let place = *places.iter().take_while(|place| **place != 0).find(has_name)?;
+    let words = words(name);
+    let is_it = |known: &&Known| known.words.are(words);
+    let place = of_length.iter().take_while(|known| known.place != 0).find(is_it)?.place;
     /// `authorization`, `cookie`, `proxy-authorization` and `set-cookie`.
     const SECRETS: [u8; 4] = [23, 32, 49, 55];
     Some((place.into(), SECRETS.contains(&place)))
