@@ -30,8 +30,10 @@ pub enum Fault {
     Malformed(&'static str),
     /// The first line is too long.
     FirstLineTooLong,
-    /// There are too many fields, or too many bytes of them.
+    /// There are too many bytes of fields.
     TooLarge,
+    /// There are too many fields.
+    TooMany,
 }
 
 impl Fault {
@@ -42,6 +44,7 @@ impl Fault {
             Self::Malformed(why) => why,
             Self::FirstLineTooLong => "its first line is too long",
             Self::TooLarge => "its header is too large",
+            Self::TooMany => "it has too many fields",
         }
     }
 }
@@ -90,8 +93,11 @@ impl Progress {
             if line.is_empty() {
                 return Ok(Line::End(next));
             }
-            if next - begin > limits.bytes || fields.len() >= limits.fields {
+            if next - begin > limits.bytes {
                 return Err(Fault::TooLarge);
+            }
+            if fields.len() >= limits.fields {
+                return Err(Fault::TooMany);
             }
             read_field(fields, line, limits.underscores)?;
         }

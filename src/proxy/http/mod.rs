@@ -40,7 +40,7 @@ use super::connect::local_address;
 use super::ends::ClientEnd;
 use super::intake::Arrived;
 use super::live::Entry;
-use super::record::Record;
+use super::record::{Record, Spoken};
 use crate::config::model::ListenerTimeouts;
 use crate::ending::Reason;
 use crate::http2::PREFACE;
@@ -159,10 +159,14 @@ pub(super) fn serve(
     };
     // Not an `async fn`, which would hold its arguments twice: before it starts and while it runs.
     async move {
+        record.spoke(Spoken::Http);
         let over = match is_http2 {
             true => Over::Http2(connection.client.inbound.take()),
             false => connection.run().await,
         };
+        if matches!(over, Over::Http2(_)) {
+            record.spoke(Spoken::Http2);
+        }
         let Served { reason, had_requests, fault } = match over {
             Over::For(reason) => Served { reason, had_requests: connection.requests > 0, fault: None },
             Over::Http2(early) => {
@@ -285,7 +289,11 @@ impl Connection {
                 Some(Ok(0)) => return Err(Unread::Refused(Reason::ClientClosed, "it ended in the middle of a head")),
                 Some(Ok(_)) => {}
                 Some(Err(broken)) => return Err(Unread::Broken(of_client_broken(broken))),
-                None => return Err(Unread::Refused(Reason::HeaderTimeout, "its head did not come in time")),
+                None => {
+                    let is_recalled = self.live.recall.by().is_some_and(|by| by <= Instant::now());
+                    let reason = self.live.recalled_for().filter(|_| is_recalled).unwrap_or(Reason::HeaderTimeout);
+                    return Err(Unread::Refused(reason, "its head did not come in time"));
+                }
             }
             // Of a client that knows that HTTP/2 is spoken here (RFC 9113 §3.3).
             if self.requests == 0 {
@@ -300,7 +308,7 @@ impl Connection {
             match request.parse(&http.limits, self.client.inbound.rest()) {
                 Ok(Parsed::Partial) => {}
                 Ok(Parsed::Whole(_)) => return Ok(()),
-                Err(fault) => return Err(Unread::Refused(of_fault(fault), fault.words())),
+                Err(fault) => return Err(Unread::Refused(of_fault(fault), words_of(fault))),
             }
         }
     }
@@ -358,7 +366,7 @@ impl Connection {
             started,
         };
         let finish = job.run().await;
-        let Job { record, .. } = job;
+        let Job { mut record, .. } = job;
         match finish {
             Finish::Delivered(reason) if !self.client.persists => After::Close(reason),
             Finish::Delivered(_) => {
@@ -369,9 +377,13 @@ impl Connection {
                     Err(reason) => After::Abort(reason),
                 }
             }
-            Finish::Aborted(reason) => {
-                After::Abort(self.live.recalled_for().filter(|_| reason == Reason::Shutdown).unwrap_or(reason))
+            // It was called back, which is not said by whom.
+            Finish::Aborted(Reason::Shutdown) => {
+                let reason = self.live.recalled_for().unwrap_or(Reason::Shutdown);
+                record.close(reason);
+                After::Abort(reason)
             }
+            Finish::Aborted(reason) => After::Abort(reason),
             Finish::Upgraded(upgraded) => {
                 let ListenerTimeouts { handshake: _, idle, half_close, max_age: _ } = listener.timeouts;
                 let limits = Limits {
@@ -415,7 +427,7 @@ impl Connection {
         why: &'static str,
         started: Instant,
     ) -> After {
-        let mut record = RequestRecord::open(Rc::clone(&self.context), request, started);
+        let mut record = RequestRecord::refused(Rc::clone(&self.context), request, started);
         record.failed(why);
         record.close(reason);
         if reason == Reason::ClientClosed {
@@ -439,7 +451,15 @@ fn of_fault(fault: Fault) -> Reason {
     match fault {
         Fault::Malformed(_) => Reason::BadRequest,
         Fault::FirstLineTooLong => Reason::UriTooLong,
-        Fault::TooLarge => Reason::HeaderTooLarge,
+        Fault::TooLarge | Fault::TooMany => Reason::HeaderTooLarge,
+    }
+}
+
+/// And the words for it, which name the setting where the fault alone does not tell which it is.
+fn words_of(fault: Fault) -> &'static str {
+    match fault {
+        Fault::TooMany => "it has more fields than `max_header_fields`",
+        Fault::Malformed(_) | Fault::FirstLineTooLong | Fault::TooLarge => fault.words(),
     }
 }
 
