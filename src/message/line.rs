@@ -76,6 +76,11 @@ impl Progress {
         Self { line: 0, searched: 0, fields: Some(0) }
     }
 
+    /// Goes on behind a first line that was no good, which ends there.
+    pub(super) fn skip_first_line(&mut self, end: usize) {
+        *self = Self { line: end, searched: end, fields: Some(end) };
+    }
+
     /// Reads fields up to the end of the head or of what has arrived, after the first line.
     pub(super) fn advance(&mut self, fields: &mut Fields, limits: &Limits) -> Result<Line, Fault> {
         loop {

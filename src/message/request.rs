@@ -73,16 +73,8 @@ impl Request {
     /// Reads on in what has arrived. When it is whole, what followed it is moved to `rest`.
     ///
     /// # Errors
-    /// What is wrong with it. What was read is good for telling people then, and for nothing else.
+    /// What is wrong with it. Nothing that was read can be relied on then; see [`Request::glean`].
     pub fn parse(&mut self, limits: &Limits, rest: &mut Vec<u8>) -> Result<Parsed, Fault> {
-        let parsed = self.read_on(limits, rest);
-        if parsed.is_err() {
-            self.glean(limits);
-        }
-        parsed
-    }
-
-    fn read_on(&mut self, limits: &Limits, rest: &mut Vec<u8>) -> Result<Parsed, Fault> {
         loop {
             match self.progress.advance(&mut self.fields, limits)? {
                 Line::Partial => return Ok(Parsed::Partial),
@@ -97,12 +89,14 @@ impl Request {
         }
     }
 
-    /// Finds out what can be told of what is no request: a method, what stands in the place of a target, a host.
-    fn glean(&mut self, limits: &Limits) {
+    /// Finds out what can be told of what came to no request: a method, what stands in the place of a target, a host. It is
+    /// good for telling people, and for nothing else.
+    pub fn glean(&mut self, limits: &Limits) {
         if self.method.is_empty()
-            && let Some((method, target)) = begun(self.fields.bytes())
+            && let Some((method, target, end)) = begun(self.fields.bytes())
         {
             (self.method, self.target) = (method, target);
+            self.progress.skip_first_line(end);
         }
         if self.named.host().is_empty() {
             // The rest of what has arrived, up to the next that is wrong with it.
@@ -299,8 +293,8 @@ impl Request {
     }
 }
 
-/// The method that a first line begins with, and what stands behind it, be that a target or not.
-fn begun(bytes: &[u8]) -> Option<(Span, Span)> {
+/// The method that a first line begins with, what stands behind it, be that a target or not, and where the line ends.
+fn begun(bytes: &[u8]) -> Option<(Span, Span, usize)> {
     let start = if bytes.starts_with(b"\r\n") { 2 } else { 0 };
     let method_end = start + memchr::memchr(b' ', bytes.get(start..)?)?;
     let method = bytes.get(start..method_end)?;
@@ -309,7 +303,9 @@ fn begun(bytes: &[u8]) -> Option<(Span, Span)> {
     }
     let rest = bytes.get(method_end + 1..)?;
     let length = memchr::memchr3(b' ', b'\r', b'\n', rest).unwrap_or(rest.len()).min(MOST_TOLD);
-    Some((Span::new(start, method_end), Span::new(method_end + 1, method_end + 1 + length)))
+    // There is none in the method, which is a token.
+    let end = memchr::memchr(b'\n', rest).map_or(bytes.len(), |end| method_end + 1 + end + 1);
+    Some((Span::new(start, method_end), Span::new(method_end + 1, method_end + 1 + length), end))
 }
 
 /// Whether a request with these fields is to be answered 100 before its body is sent, if it has one (RFC 9110 §10.1.1).

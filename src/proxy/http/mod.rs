@@ -263,6 +263,7 @@ impl Connection {
             Err(Unread::Http2) => After::Http2(request.fields.bytes().to_vec()),
             Err(Unread::Refused(reason, why)) => {
                 self.requests = self.requests.saturating_add(1);
+                request.glean(&http.limits);
                 self.refuse(&request, http, reason, why, started).await
             }
         };
