@@ -225,3 +225,20 @@ async fn a_head_for_what_is_refused_has_no_body() {
         assert_eq!(client.0.rest().await.unwrap(), b"");
     }
 }
+
+#[tokio::test]
+async fn trailers_that_are_too_much_are_called_that() {
+    let (server, log) = (Recorder::ok().await, AccessLog::new());
+    let instance = Instance::start(&log.of(&serving(&[server.address()], "", ""))).await;
+    let cases = [
+        (format!("A: {}\r\n", "b".repeat(20_000)), "its trailers are too large"),
+        ("A: b\r\n".repeat(200), "it has too many trailers"),
+    ];
+    for (count, (trailers, error)) in cases.into_iter().enumerate() {
+        let mut client = Client::of(&instance).await;
+        let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+        client.send(format!("{head}0\r\n{trailers}\r\n")).await;
+        client.response().await;
+        assert_eq!(log.line(count + 1).await["error"], error);
+    }
+}

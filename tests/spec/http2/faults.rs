@@ -158,7 +158,10 @@ async fn what_is_refused_is_logged_as_far_as_it_was_read_and_a_head_for_it_has_n
         let line = log.line(count + 1).await;
         assert_eq!((line["method"].as_str(), line["host"].as_str()), (Some(method), host), "{line}");
         match path {
-            "" => assert_eq!(line["path"].as_str().unwrap().len(), 1024, "{line}"),
+            "" => {
+                assert_eq!(line["path"].as_str().unwrap().len(), 1024, "{line}");
+                assert_eq!(line["error"], "its path is longer than `max_uri`");
+            }
             path => assert_eq!(line["path"], path, "{line}"),
         }
     }

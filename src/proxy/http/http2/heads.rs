@@ -86,7 +86,7 @@ fn check_pseudo(head: &Head, limits: &Limits) -> Result<(), Unread> {
     }
     let Some(path) = path.filter(|path| !path.is_empty()) else { return bad("it has no path") };
     if head.bytes_of(path).len() > limits.target {
-        return Err(Fault::FirstLineTooLong.into());
+        return Err(Unread { why: "its path is longer than `max_uri`", ..Fault::FirstLineTooLong.into() });
     }
     let mut hosts = head.fields.values(Known::Host);
     match (authority.map(|authority| head.bytes_of(authority)), hosts.next(), hosts.next()) {
