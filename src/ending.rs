@@ -91,7 +91,7 @@ Reason {
     RefusedAcl = "refused_acl",
     /// The route asks for a name and a password, and got none that it knows.
     Unauthorized = "unauthorized",
-    /// The route has all the requests it may have at once.
+    /// The route has all the requests it may have at once, or too many passwords wait to be verified.
     RefusedLimit = "refused_limit",
     /// What the server sent is no response, or could be read in two ways.
     BadResponse = "bad_response",

@@ -335,6 +335,18 @@ impl Connection {
         }
     }
 
+    /// Why nothing more comes or goes on a stream, if so.
+    #[must_use]
+    pub fn broken(&self, id: u32) -> Option<Broken> {
+        self.streams.get(&id)?.broken
+    }
+
+    /// What the other side did wrong on a stream, in words, or else on the connection, if that is why it is over.
+    #[must_use]
+    pub fn fault_of(&self, id: u32) -> Option<&'static str> {
+        self.streams.get(&id).and_then(|stream| stream.fault).or_else(|| self.fault())
+    }
+
     /// How many streams there are.
     #[must_use]
     pub fn streams(&self) -> usize {
@@ -387,9 +399,8 @@ impl Connection {
         self.break_off();
     }
 
+    /// Requests that were not taken yet can still be, by whoever says what became of them.
     fn break_off(&mut self) {
-        self.accepted.clear();
-        self.streams.retain(|_, stream| stream.is_held);
         self.open = 0;
         for stream in self.streams.values_mut() {
             // What has come to its end stays what it is.
@@ -400,8 +411,11 @@ impl Connection {
         self.stir();
     }
 
-    /// Gives up a stream for what the other side did on it.
-    pub(super) fn wrong(&mut self, id: u32, code: Code) {
+    /// Gives up a stream for what the other side did on it, which the words say.
+    pub(super) fn wrong(&mut self, id: u32, code: Code, words: &'static str) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.fault = Some(words);
+        }
         if self.budget.wrong() {
             return self.fail(Code::ENHANCE_YOUR_CALM, "too many streams had to be given up");
         }
@@ -425,18 +439,19 @@ impl Connection {
         is_late || self.forgotten.contains(&id)
     }
 
-    /// Marks a stream as given up. Whoever has it hears of it; one that nobody has yet is no more.
+    /// Marks a stream as given up. Whoever has it hears of it, or whoever takes it; one that the other side gave up before
+    /// anybody had it is no more.
     pub(super) fn break_stream(&mut self, id: u32, broken: Broken) {
         self.take_turn(id);
         let Some(stream) = self.streams.get_mut(&id) else { return };
         let was_closed = stream.is_closed();
         // What has come stays there to be taken.
         stream.fail(broken);
-        let is_held = stream.is_held;
+        let is_of_no_use = !stream.is_held && matches!(broken, Broken::Reset(_));
         if !was_closed {
             self.open = self.open.saturating_sub(1);
         }
-        if !is_held {
+        if is_of_no_use {
             self.accepted.retain(|accepted| *accepted != id);
             let waiting = self.streams.remove(&id).map_or(0, |mut stream| stream.drop_waiting());
             self.credit(waiting);

@@ -41,6 +41,9 @@ pub struct Head {
     size: usize,
 }
 
+/// What is wrong with a message whose body ends before it should.
+pub(super) const SHORTER: &str = "its body is shorter than it says";
+
 thread_local! {
     /// Those that wait for the next list of any connection.
     #[expect(clippy::vec_box, reason = "they are handed out and taken back in their boxes")]
@@ -135,12 +138,17 @@ impl Head {
 
     /// A body was announced, and there is none.
     pub(super) fn misses_body(&mut self) {
-        self.fault.get_or_insert(Fault::Malformed("its body is shorter than it says"));
+        self.fault.get_or_insert(Fault::Malformed(SHORTER));
     }
 
-    /// Whether it is a trailer section (RFC 9113 §8.1).
-    pub(super) fn is_trailers(&self) -> bool {
-        self.fault.is_none() && self.pseudo == Pseudo::default()
+    /// Why it is no trailer section (RFC 9113 §8.1), if it is none.
+    pub(super) fn fault_of_trailers(&self) -> Option<&'static str> {
+        match self.fault {
+            Some(Fault::TooLarge) => Some("its trailers are too large"),
+            Some(fault) => Some(fault.words()),
+            None if self.pseudo != Pseudo::default() => Some("its trailers have a pseudo-header field"),
+            None => None,
+        }
     }
 }
 
@@ -161,7 +169,7 @@ mod tests {
         assert_eq!(head.pseudo.path.map(|path| head.bytes_of(path)), Some(&b"/x"[..]));
         let fields: Vec<_> = head.fields.iter().map(|(_, name, value)| (name, value)).collect();
         assert_eq!(fields, [(&b"accept"[..], &b"a b"[..]), (b"x-empty", b"")]);
-        assert!(!head.is_trailers());
+        assert!(head.fault_of_trailers().is_some());
     }
 
     #[test]
@@ -184,7 +192,7 @@ mod tests {
         assert_eq!(head(&[("a", &large), ("b", &large)]).fault, Some(Fault::TooLarge));
         let mut reused = head(&[("Upper", "x")]);
         reused.clear();
-        assert!(reused.is_trailers());
+        assert_eq!(reused.fault_of_trailers(), None);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::frame::{
     ACK, ENABLE_CONNECT_PROTOCOL, ENABLE_PUSH, END_HEADERS, END_STREAM, FrameHead, HEAD, INITIAL_WINDOW_SIZE,
     MAX_CONCURRENT_STREAMS, MAX_FRAME_SIZE, MOST_PAYLOAD, MOST_WINDOW, PADDED, PING, SETTINGS, WITH_PRIORITY,
 };
-use super::head::Head;
+use super::head::{Head, SHORTER};
 use super::reading::{Block, Data, Fatal, Result, protocol, size};
 use super::stream::{Arrived, Broken, Stream};
 use crate::message::framing;
@@ -18,6 +18,8 @@ const MOST_CONTINUATIONS: u32 = 64;
 const MORE_OF_BLOCK: usize = 16 * 1024;
 /// How many informational responses may wait to be taken.
 const MOST_EARLY: usize = 128;
+/// What is wrong with what comes on a stream whose other side has said that nothing more does.
+const BEHIND_ITS_END: &str = "something comes behind its end";
 
 impl Connection {
     /// Whether a stream was never begun by whoever may begin it.
@@ -63,7 +65,7 @@ impl Connection {
         let wrong = match self.streams.get_mut(&id) {
             None => {
                 if !self.is_forgotten(id) {
-                    self.wrong(id, Code::STREAM_CLOSED);
+                    self.wrong(id, Code::STREAM_CLOSED, BEHIND_ITS_END);
                 }
                 return Ok(false);
             }
@@ -73,20 +75,22 @@ impl Connection {
                 stream.came += length as u64;
                 stream.empty = if length == 0 && !ends { stream.empty + 1 } else { 0 };
                 if stream.recv_over {
-                    Some(Code::STREAM_CLOSED)
+                    Some((Code::STREAM_CLOSED, BEHIND_ITS_END))
                 } else if stream.recv_window < 0 {
-                    Some(Code::FLOW_CONTROL_ERROR)
-                } else if !stream.is_headed || stream.declared.is_some_and(|declared| stream.came > declared) {
-                    Some(Code::PROTOCOL_ERROR)
+                    Some((Code::FLOW_CONTROL_ERROR, "more of its body comes than its window has room for"))
+                } else if !stream.is_headed {
+                    Some((Code::PROTOCOL_ERROR, "its body comes before its head"))
+                } else if stream.declared.is_some_and(|declared| stream.came > declared) {
+                    Some((Code::PROTOCOL_ERROR, "its body is longer than it says"))
                 } else if stream.empty > MOST_EMPTY {
-                    Some(Code::ENHANCE_YOUR_CALM)
+                    Some((Code::ENHANCE_YOUR_CALM, "its body comes in frames that carry nothing"))
                 } else {
                     None
                 }
             }
         };
-        if let Some(code) = wrong {
-            self.wrong(id, code);
+        if let Some((code, words)) = wrong {
+            self.wrong(id, code, words);
         }
         Ok(wrong.is_none())
     }
@@ -116,7 +120,7 @@ impl Connection {
     fn received_all(&mut self, id: u32) {
         let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.broken.is_none()) else { return };
         if stream.declared.is_some_and(|declared| declared != stream.came) {
-            return self.wrong(id, Code::PROTOCOL_ERROR);
+            return self.wrong(id, Code::PROTOCOL_ERROR, SHORTER);
         }
         stream.recv_over = true;
         stream.wake();
@@ -223,7 +227,9 @@ impl Connection {
         let status = if head.fault.is_some() { None } else { head.status() };
         match status {
             // What is too large or malformed is told by whoever reads it.
-            Some(100..=199) if end || stream.early.len() >= MOST_EARLY => self.wrong(id, Code::PROTOCOL_ERROR),
+            Some(100..=199) if end || stream.early.len() >= MOST_EARLY => {
+                self.wrong(id, Code::PROTOCOL_ERROR, "informational responses come without a final one");
+            }
             Some(100..=199) => {
                 stream.early.push_back(head);
                 stream.wake();
@@ -246,9 +252,11 @@ impl Connection {
             return head.put_back();
         };
         if stream.recv_over {
-            self.wrong(id, Code::STREAM_CLOSED);
-        } else if !end || !head.is_trailers() {
-            self.wrong(id, Code::PROTOCOL_ERROR);
+            self.wrong(id, Code::STREAM_CLOSED, BEHIND_ITS_END);
+        } else if !end {
+            self.wrong(id, Code::PROTOCOL_ERROR, "something is to follow its trailers");
+        } else if let Some(words) = head.fault_of_trailers() {
+            self.wrong(id, Code::PROTOCOL_ERROR, words);
         } else {
             stream.trailers = Some(Box::new(std::mem::take(&mut head.fields)));
             self.received_all(id);
@@ -407,9 +415,9 @@ impl Connection {
         let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.broken.is_none()) else { return Ok(()) };
         stream.send_window += more;
         if more == 0 {
-            self.wrong(id, Code::PROTOCOL_ERROR);
+            self.wrong(id, Code::PROTOCOL_ERROR, "its window grows by nothing");
         } else if stream.send_window > MOST_WINDOW {
-            self.wrong(id, Code::FLOW_CONTROL_ERROR);
+            self.wrong(id, Code::FLOW_CONTROL_ERROR, "its window becomes larger than it can be");
         } else {
             stream.wake();
         }

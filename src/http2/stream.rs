@@ -58,6 +58,8 @@ pub(super) struct Stream {
     pub(super) recv_over: bool,
     pub(super) send_over: bool,
     pub(super) broken: Option<Broken>,
+    /// What the other side did wrong on it, if it was given up for that.
+    pub(super) fault: Option<&'static str>,
     /// How much the other side may still send, of how much ahead, and how much was taken of which it was not told yet.
     pub(super) recv_window: i64,
     pub(super) ahead: u32,
@@ -90,6 +92,7 @@ impl Stream {
             recv_over: false,
             send_over: false,
             broken: None,
+            fault: None,
             recv_window: ahead.into(),
             ahead,
             owed: 0,

@@ -507,13 +507,18 @@ fn trailers_and_lengths_that_are_wrong_break_the_stream_and_not_the_connection()
         get(packer);
         packer.field(b"content-length", b"5");
     };
-    for (body, ends) in [(&b"123456"[..], false), (b"1234", true)] {
+    let wrong = [
+        (&b"123456"[..], false, "its body is longer than it says"),
+        (b"1234", true, "its body is shorter than it says"),
+    ];
+    for (body, ends, words) in wrong {
         let id = pair.client.request(false, false, with_length).unwrap();
         pair.talk();
         assert_eq!(pair.server.accept(), Some(id));
         assert_eq!(send(&mut pair.client, id, body, ends), Poll::Ready(Ok(body.len())));
         pair.talk();
         assert_eq!(pair.server.poll_broken(&mut cx(), id), Poll::Ready(Broken::Wrong(Code::PROTOCOL_ERROR)));
+        assert_eq!(pair.server.fault_of(id), Some(words));
         pair.server.release(id);
         pair.client.release(id);
     }
@@ -521,6 +526,7 @@ fn trailers_and_lengths_that_are_wrong_break_the_stream_and_not_the_connection()
     pair.client.respond(id, true, |packer| packer.pseudo(Pseudo::Path, b"/other")).unwrap();
     pair.talk();
     assert_eq!(pair.server.poll_broken(&mut cx(), id), Poll::Ready(Broken::Wrong(Code::PROTOCOL_ERROR)));
+    assert_eq!(pair.server.fault_of(id), Some("its trailers have a pseudo-header field"));
     // Of a request for the head alone, a length has no body.
     let id = pair.client.request(true, true, get).unwrap();
     pair.talk();
@@ -534,6 +540,30 @@ fn trailers_and_lengths_that_are_wrong_break_the_stream_and_not_the_connection()
     pair.talk();
     assert_eq!(status(&mut pair.client, id), Some((200, true)));
     assert_eq!((pair.client.ended(), pair.server.ended()), (None, None));
+}
+
+#[test]
+fn a_request_that_went_wrong_before_anybody_took_it_can_still_be_taken_to_be_told_of() {
+    let mut pair = Pair::new();
+    let wrong = pair.client.request(false, false, get).unwrap();
+    pair.client.respond(wrong, true, |packer| packer.pseudo(Pseudo::Path, b"/other")).unwrap();
+    let given_up = pair.client.request(false, false, get).unwrap();
+    pair.client.release(given_up);
+    let fine = pair.client.request(false, false, get).unwrap();
+    while pass(&mut pair.client, &mut pair.server, usize::MAX) {}
+    pair.server.receive(&[0, 0, 8, 6, 0, 0, 0, 0, 1]);
+    pair.server.receive(&[0; 8]);
+    assert!(matches!(pair.server.ended(), Some(Ended::Fault(Code::PROTOCOL_ERROR, _))));
+    let told = [(wrong, "its trailers have a pseudo-header field"), (fine, "a ping comes on a stream")];
+    for (id, words) in told {
+        assert_eq!(pair.server.accept(), Some(id));
+        let Poll::Ready(Ok((head, _))) = pair.server.poll_head(&mut cx(), id) else { panic!("its head is gone") };
+        head.put_back();
+        assert!(pair.server.broken(id).is_some());
+        assert_eq!(pair.server.fault_of(id), Some(words));
+        pair.server.release(id);
+    }
+    assert_eq!((pair.server.accept(), pair.server.streams()), (None, 0));
 }
 
 #[test]

@@ -72,12 +72,14 @@ pub struct Line<'a> {
 /// What the access log says of a request. Fields that do not apply are left out.
 #[derive(Debug, Serialize)]
 pub struct RequestLine<'a> {
-    /// The method.
+    /// The method, where one was read.
+    #[serde(skip_serializing_if = "str::is_empty")]
     pub method: &'a str,
     /// The host that was asked for, without its port.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub host: &'a str,
-    /// The path, with the query.
+    /// The path, with the query; of what is no request, the target as far as it was read.
+    #[serde(skip_serializing_if = "str::is_empty")]
     pub path: &'a str,
     /// The status of the response; left out where there was none.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -30,8 +30,10 @@ pub enum Fault {
     Malformed(&'static str),
     /// The first line is too long.
     FirstLineTooLong,
-    /// There are too many fields, or too many bytes of them.
+    /// There are too many bytes of fields.
     TooLarge,
+    /// There are too many fields.
+    TooMany,
 }
 
 impl Fault {
@@ -42,6 +44,7 @@ impl Fault {
             Self::Malformed(why) => why,
             Self::FirstLineTooLong => "its first line is too long",
             Self::TooLarge => "its header is too large",
+            Self::TooMany => "it has too many fields",
         }
     }
 }
@@ -73,6 +76,11 @@ impl Progress {
         Self { line: 0, searched: 0, fields: Some(0) }
     }
 
+    /// Goes on behind a first line that was no good, which ends there.
+    pub(super) fn skip_first_line(&mut self, end: usize) {
+        *self = Self { line: end, searched: end, fields: Some(end) };
+    }
+
     /// Reads fields up to the end of the head or of what has arrived, after the first line.
     pub(super) fn advance(&mut self, fields: &mut Fields, limits: &Limits) -> Result<Line, Fault> {
         loop {
@@ -90,8 +98,11 @@ impl Progress {
             if line.is_empty() {
                 return Ok(Line::End(next));
             }
-            if next - begin > limits.bytes || fields.len() >= limits.fields {
+            if next - begin > limits.bytes {
                 return Err(Fault::TooLarge);
+            }
+            if fields.len() >= limits.fields {
+                return Err(Fault::TooMany);
             }
             read_field(fields, line, limits.underscores)?;
         }

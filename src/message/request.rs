@@ -11,6 +11,8 @@ use super::version::Version;
 
 /// The longest method that is taken for one.
 const LONGEST_METHOD: usize = 64;
+/// How much is told of the target of what is not served.
+pub const MOST_TOLD: usize = 1024;
 
 /// The head of a request, or as much of it as has arrived. What it holds is used again for the next one.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +24,8 @@ pub struct Request {
     authority: Span,
     path: Span,
     query: Option<Span>,
+    /// What stands in the place of a target, as long as it is not known to be one; of what is long, the beginning.
+    target: Span,
     named: Named,
     /// The version it was sent in.
     pub version: Version,
@@ -69,7 +73,7 @@ impl Request {
     /// Reads on in what has arrived. When it is whole, what followed it is moved to `rest`.
     ///
     /// # Errors
-    /// What is wrong with it. Nothing that was read can be relied on then but the method and the target, which may be empty.
+    /// What is wrong with it. Nothing that was read can be relied on then; see [`Request::glean`].
     pub fn parse(&mut self, limits: &Limits, rest: &mut Vec<u8>) -> Result<Parsed, Fault> {
         loop {
             match self.progress.advance(&mut self.fields, limits)? {
@@ -81,6 +85,25 @@ impl Request {
                     self.interpret()?;
                     return Ok(Parsed::Whole(end));
                 }
+            }
+        }
+    }
+
+    /// Finds out what can be told of what came to no request: a method, what stands in the place of a target, a host. It is
+    /// good for telling people, and for nothing else.
+    pub fn glean(&mut self, limits: &Limits) {
+        if self.method.is_empty()
+            && let Some((method, target, end)) = begun(self.fields.bytes())
+        {
+            (self.method, self.target) = (method, target);
+            self.progress.skip_first_line(end);
+        }
+        if self.named.host().is_empty() {
+            // The rest of what has arrived, up to the next that is wrong with it.
+            let _as_far_as_it_goes = self.progress.advance(&mut self.fields, limits);
+            let mut hosts = self.fields.values(Known::Host);
+            if let (Some(host), None) = (hosts.next(), hosts.next()) {
+                let _or_none = self.named.read(host);
             }
         }
     }
@@ -152,6 +175,31 @@ impl Request {
     #[must_use]
     pub fn method(&self) -> &[u8] {
         self.method.of(self.fields.bytes())
+    }
+
+    /// The method as the client has it: an extended CONNECT is a GET here (RFC 8441 §5).
+    #[must_use]
+    pub fn method_sent(&self) -> &[u8] {
+        match (self.version, self.upgrade) {
+            (Version::Http2, Some(_)) => b"CONNECT",
+            (Version::Http10 | Version::Http11 | Version::Http2, _) => self.method(),
+        }
+    }
+
+    /// What it asks for, to be told to people: its path with the query. Of what is no request it is what stands there, and
+    /// empty if nothing does.
+    #[must_use]
+    pub fn target_told(&self) -> String {
+        let has_none = self.method.is_empty() || self.version == Version::Http2 && self.path.is_empty();
+        if has_none || !self.target.is_empty() {
+            return String::from_utf8_lossy(self.target.of(self.fields.bytes())).into_owned();
+        }
+        let mut told = String::from_utf8_lossy(self.path()).into_owned();
+        if let Some(query) = self.query() {
+            told.push('?');
+            told.push_str(&String::from_utf8_lossy(query));
+        }
+        told
     }
 
     /// Whether only the head of the response is wanted.
@@ -233,21 +281,38 @@ impl Request {
         self.version = Version::Http2;
         self.keeps_alive = true;
         let bytes = self.fields.bytes();
+        self.target = Span::new(path.start(), path.end().min(path.start() + MOST_TOLD));
         if !is_token(method.of(bytes)) || method.of(bytes).len() > LONGEST_METHOD {
             return Err(Fault::Malformed("its method is none"));
         }
-        self.named.read(authority.of(bytes))?;
         (self.method, self.authority) = (method, authority);
+        self.named.read(authority.of(bytes))?;
         if path.of(bytes) == b"*" && method.of(bytes) == b"OPTIONS" {
-            self.path = path;
+            (self.path, self.target) = (path, Span::default());
             return Ok(());
         }
         let target = Target::of_path(None, path.of(bytes))?;
+        self.target = Span::default();
         let query = path.start() + target.path.len() + 1;
         self.path = Span::new(path.start(), path.start() + target.path.len());
         self.query = target.query.map(|target| Span::new(query, query + target.len()));
         Ok(())
     }
+}
+
+/// The method that a first line begins with, what stands behind it, be that a target or not, and where the line ends.
+fn begun(bytes: &[u8]) -> Option<(Span, Span, usize)> {
+    let start = if bytes.starts_with(b"\r\n") { 2 } else { 0 };
+    let method_end = start + memchr::memchr(b' ', bytes.get(start..)?)?;
+    let method = bytes.get(start..method_end)?;
+    if !is_token(method) || method.len() > LONGEST_METHOD {
+        return None;
+    }
+    let rest = bytes.get(method_end + 1..)?;
+    let length = memchr::memchr3(b' ', b'\r', b'\n', rest).unwrap_or(rest.len()).min(MOST_TOLD);
+    // There is none in the method, which is a token.
+    let end = memchr::memchr(b'\n', rest).map_or(bytes.len(), |end| method_end + 1 + end + 1);
+    Some((Span::new(start, method_end), Span::new(method_end + 1, method_end + 1 + length), end))
 }
 
 /// Whether a request with these fields is to be answered 100 before its body is sent, if it has one (RFC 9110 §10.1.1).

@@ -61,8 +61,13 @@ impl<'a> Target<'a> {
             Some(at) => (target.get(..at).unwrap_or_default(), target.get(at + 1..)),
             None => (target, None),
         };
-        if !is_path(path) || !query.is_none_or(is_query) {
-            return Err(NO_PATH);
+        match path.first() {
+            Some(b'/') if is_path(path) => {}
+            Some(b'/') => return Err(Fault::Malformed("its path has a character that paths have not")),
+            Some(_) | None => return Err(NO_PATH),
+        }
+        if !query.is_none_or(is_query) {
+            return Err(Fault::Malformed("its query has a character that queries have not"));
         }
         if memchr::memchr2(b'.', b'%', path).is_some() && has_dots(path) {
             return Err(Fault::Malformed("its path has a segment `.` or `..`"));
@@ -224,4 +229,4 @@ impl<'a> Authority<'a> {
 }
 
 const NO_PATH: Fault = Fault::Malformed("its target is no path");
-const BAD_HOST: Fault = Fault::Malformed("its host is none");
+const BAD_HOST: Fault = Fault::Malformed("its host is not valid");

@@ -51,6 +51,7 @@ fn words(fault: Fault) -> &'static str {
         Fault::Malformed(words) => words,
         Fault::FirstLineTooLong => "first line too long",
         Fault::TooLarge => "too large",
+        Fault::TooMany => "too many",
     }
 }
 

@@ -15,6 +15,8 @@ use crate::message::grpc::Code;
 #[derive(Debug)]
 pub(super) struct ListenerHttp {
     requests: [Tally; Class::COUNT],
+    /// The same requests, by what they ended for.
+    endings: [Tally; Reason::COUNT],
     /// Requests that were answered here, by the reason.
     answers: [Tally; Reason::COUNT],
     /// Calls of gRPC, by how they ended.
@@ -25,6 +27,7 @@ impl Default for ListenerHttp {
     fn default() -> Self {
         Self {
             requests: [const { Tally::new() }; Class::COUNT],
+            endings: [const { Tally::new() }; Reason::COUNT],
             answers: [const { Tally::new() }; Reason::COUNT],
             calls: [const { Tally::new() }; Code::COUNT],
         }
@@ -54,9 +57,10 @@ impl Default for ServerHttp {
 }
 
 impl ListenerMetrics {
-    /// A request ended with a response of this class.
-    pub fn request(&self, worker: usize, class: Class) {
-        if let Some(tally) = self.shards.get(worker).and_then(|shard| shard.http.requests.get(class.index())) {
+    /// A request ended for this reason, with a response of this class.
+    pub fn request(&self, worker: usize, class: Class, reason: Reason) {
+        let Some(http) = self.shards.get(worker).map(|shard| &shard.http) else { return };
+        for tally in http.requests.get(class.index()).into_iter().chain(http.endings.get(reason.index())) {
             tally.add(1);
         }
     }
@@ -79,6 +83,12 @@ impl ListenerMetrics {
     #[must_use]
     pub fn calls(&self, code: Code) -> u64 {
         self.shards.iter().filter_map(|shard| shard.http.calls.get(code.index())).map(Tally::get).sum()
+    }
+
+    /// How many requests ended for a reason.
+    #[must_use]
+    pub fn request_endings(&self, reason: Reason) -> u64 {
+        self.shards.iter().filter_map(|shard| shard.http.endings.get(reason.index())).map(Tally::get).sum()
     }
 
     /// How many requests were answered here for a reason.
@@ -138,6 +148,18 @@ pub(super) fn add_listeners(all: &[Arc<ListenerMetrics>], families: &mut Vec<Met
             let classes = Class::ALL.iter().map(|class| (class, listener.requests(*class)));
             let counted =
                 classes.map(|(class, count)| counter(&[("listener", name), ("class", class.label())], count as f64));
+            counted.collect()
+        }),
+    ));
+    families.push(family(
+        "portreeve_http_ended_total",
+        "Requests that have ended, by the reason; those that occurred.",
+        MetricType::COUNTER,
+        each(&|listener, name| {
+            let reasons = Reason::ALL.iter().map(|reason| (reason, listener.request_endings(*reason)));
+            let occurred = reasons.filter(|(reason, count)| *count > 0 || **reason == Reason::Done);
+            let counted = occurred
+                .map(|(reason, count)| counter(&[("listener", name), ("reason", reason.label())], count as f64));
             counted.collect()
         }),
     ));
@@ -216,4 +238,28 @@ pub(super) fn add_servers(all: &[Arc<ServerMetrics>], families: &mut Vec<MetricF
             ]
         }),
     ));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Catalogue;
+    use crate::units::Name;
+
+    #[test]
+    fn each_request_counts_once_by_its_response_and_once_by_what_it_ended_for() {
+        let catalogue = Catalogue::new(2);
+        let listener = catalogue.listener(&Name::new("web"));
+        listener.request(0, Class::Successful, Reason::Done);
+        listener.request(1, Class::Successful, Reason::ServerReset);
+        listener.request(1, Class::None, Reason::ClientReset);
+        assert_eq!((listener.requests(Class::Successful), listener.requests(Class::None)), (2, 1));
+        for reason in [Reason::Done, Reason::ServerReset, Reason::ClientReset] {
+            assert_eq!(listener.request_endings(reason), 1, "{reason}");
+        }
+        let text = catalogue.expose();
+        let shown: Vec<&str> = text.lines().filter(|line| line.starts_with("portreeve_http_ended_total")).collect();
+        assert_eq!(shown.len(), 3, "those that occurred: {shown:?}");
+        assert!(shown.contains(&"portreeve_http_ended_total{listener=\"web\",reason=\"server_reset\"} 1"), "{shown:?}");
+    }
 }

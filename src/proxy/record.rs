@@ -11,6 +11,7 @@ use super::{Desk, Place};
 use crate::backend::{Lease, State};
 use crate::ending::{Reason, TlsVersion};
 use crate::logging::Line;
+use crate::message::version::Version;
 use crate::metrics::{ListenerMetrics, ServerMetrics};
 use crate::net::address::ClientAddr;
 use crate::relay::{Direction, Meter};
@@ -32,10 +33,32 @@ pub(super) struct Record {
     bytes: (u64, u64),
     retries: u8,
     reason: Reason,
+    spoken: Spoken,
     /// Whether the access log says nothing of it: its requests have lines of their own.
     quiet: bool,
     /// What most connections have not; boxed, since all of them would carry the room for it.
     more: Option<Box<More>>,
+}
+
+/// What a connection carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spoken {
+    /// Bytes.
+    Tcp,
+    /// Requests. Those of HTTP/1 say themselves of which version they are: a connection that had one has no line of its own.
+    Http,
+    /// Requests of HTTP/2.
+    Http2,
+}
+
+impl Spoken {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Http => "http",
+            Self::Http2 => Version::Http2.label(),
+        }
+    }
 }
 
 /// What is known of a connection that has said more than its address.
@@ -79,6 +102,7 @@ impl Record {
             bytes: (0, 0),
             retries: 0,
             reason: Reason::Internal,
+            spoken: Spoken::Tcp,
             quiet: false,
             more: None,
         }
@@ -161,6 +185,11 @@ impl Record {
         self.bytes = (up, down);
     }
 
+    /// This is what it carries.
+    pub(super) fn spoke(&mut self, spoken: Spoken) {
+        self.spoken = spoken;
+    }
+
     /// Whether the access log says nothing of it.
     pub(super) fn set_quiet(&mut self, quiet: bool) {
         self.quiet = quiet;
@@ -186,7 +215,7 @@ impl Drop for Record {
             self.more.as_deref().unwrap_or(&nothing);
         self.desk.access.write(&Line {
             listener: self.place.listener.name().as_str(),
-            protocol: "tcp",
+            protocol: self.spoken.label(),
             client: self.client.to_string(),
             server_name: server_name.as_deref(),
             tls: tls.map(TlsVersion::label),

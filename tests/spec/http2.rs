@@ -2,6 +2,7 @@
 
 mod answers;
 mod endings;
+mod faults;
 mod flow;
 mod upstream;
 mod tunnels;

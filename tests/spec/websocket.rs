@@ -1,6 +1,6 @@
 //! Chapter: requests that become something else, as those of WebSocket do.
 
-use portreeve::ending::Reason;
+use portreeve::ending::{Class, Reason};
 
 use crate::stage::Instance;
 use crate::stage::access::AccessLog;
@@ -195,7 +195,11 @@ async fn the_access_log_has_a_line_for_a_tunnel_when_it_is_over() {
     let log = AccessLog::new();
     let instance = Instance::start(&log.of(&serving(&[stand.address], "", ""))).await;
     let mut client = Client::of(&instance).await;
-    let mut server = upgraded(&stand, &mut client).await;
+    client.get("/chat", ASK).await;
+    let (mut server, _) = stand.asked().await;
+    server.send([GRANT, "early"].concat()).await;
+    assert_eq!(client.head().await.status(), 101);
+    client.0.exactly(5).await.unwrap();
     client.send("12345").await;
     server.exactly(5).await.unwrap();
     server.send("123").await;
@@ -205,5 +209,7 @@ async fn the_access_log_has_a_line_for_a_tunnel_when_it_is_over() {
     drop(server);
     let line = log.line(1).await;
     assert_eq!((&line["status"], &line["path"], &line["reason"]), (&101.into(), &"/chat".into(), &"done".into()));
-    assert_eq!((&line["bytes_in"], &line["bytes_out"]), (&5.into(), &3.into()));
+    assert_eq!((&line["bytes_in"], &line["bytes_out"]), (&5.into(), &8.into()), "{line}");
+    assert_eq!(instance.of_server("bytes_total", stand.address, ",direction=\"out\""), 8.0);
+    assert_eq!(instance.listener("web").requests(Class::Informational), 1);
 }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::message::framing::Length;
 use crate::message::head::{Fields, Known};
+use crate::message::request::MOST_TOLD;
 use crate::message::version::Version;
 
 #[test]
@@ -81,6 +82,8 @@ fn what_is_wrong_is_said() {
         ("G(T / HTTP/1.1\r\n\r\n", "its method is none"),
         ("GET / HTTP/1.2\r\n\r\n", "its version is not HTTP/1.1 or HTTP/1.0"),
         ("GET x HTTP/1.1\r\n\r\n", "its target is no path"),
+        ("GET /{ HTTP/1.1\r\n\r\n", "its path has a character that paths have not"),
+        ("GET /?\" HTTP/1.1\r\n\r\n", "its query has a character that queries have not"),
         ("GET /../x HTTP/1.1\r\n\r\n", "its path has a segment `.` or `..`"),
         ("CONNECT a:1 HTTP/1.1\r\n\r\n", "CONNECT is not served"),
         ("GET / HTTP/1.1\n\r\n", "a line ends without CR"),
@@ -93,7 +96,7 @@ fn what_is_wrong_is_said() {
         ("GET / HTTP/1.1\r\nA: \0\r\n\r\n", "the value of a field has a character that values have not"),
         ("GET / HTTP/1.1\r\n\r\n", "it names no host"),
         ("GET / HTTP/1.1\r\nHost: a\r\nhost: a\r\n\r\n", "it names two hosts"),
-        ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n", "its host is none"),
+        ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n", "its host is not valid"),
         ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n", "it has Content-Length twice"),
         ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n", "its Content-Length is not a number"),
         ("GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", "it has Transfer-Encoding in HTTP/1.0"),
@@ -120,7 +123,7 @@ fn limits_are_exact_however_the_bytes_come() {
         (head(201, 400), Err(Fault::FirstLineTooLong)),
         (head(200, 401), Err(Fault::TooLarge)),
         (format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "A: b\r\n".repeat(9)), Ok(true)),
-        (format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "A: b\r\n".repeat(10)), Err(Fault::TooLarge)),
+        (format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "A: b\r\n".repeat(10)), Err(Fault::TooMany)),
     ] {
         assert_eq!(at_once(&text), outcome, "{text:?}");
         assert_eq!(by_bytes(&text), outcome, "{text:?}");
@@ -224,4 +227,56 @@ fn a_line_is_passed_on_as_it_came_if_it_is_as_it_would_be_written() {
     fields.push(b"name", b"value");
     fields.append(b"\r\n");
     assert_eq!(fields.entries().next().unwrap().line(), None, "it came in another form");
+}
+
+#[test]
+fn what_was_read_of_what_came_to_no_request_is_told_and_what_was_not_is_left_out() {
+    let long = "x".repeat(300);
+    for (bytes, method, target, host) in [
+        ("GET /a/../b?c HTTP/1.1\r\nHost: A.example:80\r\n\r\n", "GET", "/a/../b?c", "a.example"),
+        ("HEAD /.. HTTP/1.1\r\nHost: a\r\n\r\n", "HEAD", "/..", "a"),
+        ("GET /{ HTTP/1.1\r\nA: b\r\nHost: a\r\n", "GET", "/{", "a"),
+        ("GET /a?\" HTTP/1.1\r\n", "GET", "/a?\"", ""),
+        ("CONNECT b:443 HTTP/1.1\r\nHost: a\r\n\r\n", "CONNECT", "b:443", "a"),
+        ("GET * HTTP/1.1\r\nHost: a\r\n\r\n", "GET", "*", "a"),
+        ("\r\nGET /x\r\nHost: a\r\n\r\n", "GET", "/x", "a"),
+        ("GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", "GET", "/a", "a"),
+        ("GET / HTTP/1.2\r\nHost: a\r\n\r\n", "GET", "/", "a"),
+        ("GET /x?y HTTP/1.1\r\nHost: a\r\nContent-Length: z\r\n\r\n", "GET", "/x?y", "a"),
+        ("GET /x HTTP/1.1\r\nHost: a\r\nA : b\r\n\r\n", "GET", "/x", "a"),
+        ("GET /x HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "GET", "/x", ""),
+        ("GET /x HTTP/1.1\r\nHost: a b\r\n\r\n", "GET", "/x", ""),
+        ("GET http://b/../x HTTP/1.1\r\nHost: a\r\n\r\n", "GET", "http://b/../x", "a"),
+        (&format!("GET /{long} HTTP/1.1\r\nHost: a\r\n"), "GET", &format!("/{long}"), "a"),
+        ("GET /begun", "GET", "/begun", ""),
+        ("GET /begun HTTP/1.1\r\nHost: a\r\nB", "GET", "/begun", "a"),
+        ("GET", "", "", ""),
+        (&format!("GET /{long}"), "GET", &format!("/{long}"), ""),
+        ("G(T / HTTP/1.1\r\nHost: a\r\n\r\n", "", "", "a"),
+        ("\u{16}\u{3}\u{1} \u{2}\n", "", "", ""),
+        ("\u{16}\u{3}\u{1}", "", "", ""),
+    ] {
+        let mut request = Request::default();
+        request.arrived(bytes.as_bytes());
+        let told = |request: &Request| {
+            let method = String::from_utf8(request.method_sent().to_vec()).unwrap();
+            (method, request.target_told(), request.host().to_owned())
+        };
+        let _begun_or_wrong = request.parse(&LIMITS, &mut Vec::new());
+        request.glean(&LIMITS);
+        assert_eq!(told(&request), (method.to_owned(), target.to_owned(), host.to_owned()), "{bytes:?}");
+        // Nothing of it is left for the next.
+        request.clear();
+        assert_eq!(told(&request), Default::default(), "{bytes:?}");
+    }
+}
+
+#[test]
+fn no_more_is_told_of_a_long_target_than_its_beginning() {
+    let mut request = Request::default();
+    let target = format!("/{}", "x".repeat(70_000));
+    request.arrived(format!("GET {target}").as_bytes());
+    assert_eq!(request.parse(&LIMITS, &mut Vec::new()), Err(Fault::FirstLineTooLong));
+    request.glean(&LIMITS);
+    assert_eq!(request.target_told(), target[..MOST_TOLD]);
 }

@@ -75,6 +75,9 @@ impl BodyFault {
     /// What is wrong with it, where that is why.
     pub(super) const fn words(self) -> Option<&'static str> {
         match self {
+            // No other fields come with a body.
+            Self::Malformed(line::Fault::TooLarge) => Some("its trailers are too large"),
+            Self::Malformed(line::Fault::TooMany) => Some("it has too many trailers"),
             Self::Malformed(fault) => Some(fault.words()),
             Self::Broken(_) | Self::Cut | Self::Reset(_) => None,
         }

@@ -41,7 +41,7 @@ use super::connect::local_address;
 use super::ends::ClientEnd;
 use super::intake::Arrived;
 use super::live::Entry;
-use super::record::Record;
+use super::record::{Record, Spoken};
 use crate::config::model::ListenerTimeouts;
 use crate::ending::Reason;
 use crate::http2::PREFACE;
@@ -165,6 +165,7 @@ pub(super) fn serve(
     });
     // Not an `async fn`, which would hold its arguments twice: before it starts and while it runs.
     async move {
+        record.spoke(Spoken::Http);
         let (connection, over) = match is_http2 {
             true => {
                 let mut connection = connection;
@@ -173,6 +174,9 @@ pub(super) fn serve(
             }
             false => connection.run().await,
         };
+        if matches!(over, Over::Http2(_)) {
+            record.spoke(Spoken::Http2);
+        }
         let Served { reason, had_requests, fault } = match over {
             Over::For(reason) => Served { reason, had_requests: connection.requests > 0, fault: None },
             Over::Http2(early) => {
@@ -279,6 +283,7 @@ impl Connection {
             Err(Unread::Http2) => After::Http2(request.fields.bytes().to_vec()),
             Err(Unread::Refused(reason, why)) => {
                 self.requests = self.requests.saturating_add(1);
+                request.glean(&http.limits);
                 self.refuse(&request, http, reason, why, started).await
             }
         };
@@ -305,7 +310,11 @@ impl Connection {
                 Some(Ok(0)) => return Err(Unread::Refused(Reason::ClientClosed, "it ended in the middle of a head")),
                 Some(Ok(_)) => {}
                 Some(Err(broken)) => return Err(Unread::Broken(of_client_broken(broken))),
-                None => return Err(Unread::Refused(Reason::HeaderTimeout, "its head did not come in time")),
+                None => {
+                    let is_recalled = self.live.recall.by().is_some_and(|by| by <= Instant::now());
+                    let reason = self.live.recalled_for().filter(|_| is_recalled).unwrap_or(Reason::HeaderTimeout);
+                    return Err(Unread::Refused(reason, "its head did not come in time"));
+                }
             }
             // Of a client that knows that HTTP/2 is spoken here (RFC 9113 §3.3).
             if self.requests == 0 {
@@ -320,7 +329,7 @@ impl Connection {
             match request.parse(&http.limits, self.client.inbound.rest()) {
                 Ok(Parsed::Partial) => {}
                 Ok(Parsed::Whole(_)) => return Ok(()),
-                Err(fault) => return Err(Unread::Refused(of_fault(fault), fault.words())),
+                Err(fault) => return Err(Unread::Refused(of_fault(fault), words_of(fault))),
             }
         }
     }
@@ -398,6 +407,12 @@ impl Connection {
                 }
                 // Whoever has its answer finds it counted: the record ends here.
                 Finish::Delivered(reason) => Ok(reason),
+                // It was called back, which is not said by whom.
+                Finish::Aborted(Reason::Shutdown) => {
+                    let reason = live.recalled_for().unwrap_or(Reason::Shutdown);
+                    job.record.close(reason);
+                    Err(reason)
+                }
                 Finish::Aborted(reason) => Err(reason),
             }
         };
@@ -408,9 +423,7 @@ impl Connection {
                 Ok(()) => self.after_response(),
                 Err(reason) => After::Abort(reason),
             },
-            Err(reason) => {
-                After::Abort(self.live.recalled_for().filter(|_| reason == Reason::Shutdown).unwrap_or(reason))
-            }
+            Err(reason) => After::Abort(reason),
         }
     }
 
@@ -455,7 +468,7 @@ impl Connection {
         why: &'static str,
         started: Instant,
     ) -> After {
-        let mut record = RequestRecord::open(Rc::clone(&self.context), request, started);
+        let mut record = RequestRecord::refused(Rc::clone(&self.context), request, started);
         record.failed(why);
         record.close(reason);
         if reason == Reason::ClientClosed {
@@ -479,7 +492,15 @@ fn of_fault(fault: Fault) -> Reason {
     match fault {
         Fault::Malformed(_) => Reason::BadRequest,
         Fault::FirstLineTooLong => Reason::UriTooLong,
-        Fault::TooLarge => Reason::HeaderTooLarge,
+        Fault::TooLarge | Fault::TooMany => Reason::HeaderTooLarge,
+    }
+}
+
+/// And the words for it, which name the setting where the fault alone does not tell which it is.
+fn words_of(fault: Fault) -> &'static str {
+    match fault {
+        Fault::TooMany => "it has more fields than `max_header_fields`",
+        Fault::Malformed(_) | Fault::FirstLineTooLong | Fault::TooLarge => fault.words(),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::ending::{Class, Reason, TlsVersion};
 use crate::logging::{Line, RequestLine};
 use crate::message::forwarded::Forwarding;
 use crate::message::grpc::Code;
-use crate::message::request::Request;
+use crate::message::request::{MOST_TOLD, Request};
 use crate::metrics::ListenerMetrics;
 use crate::net::address::ClientAddr;
 use crate::net::proxy_protocol::Version;
@@ -75,6 +75,8 @@ pub(super) struct RequestRecord {
     sent: Option<Instant>,
     first_byte: Option<Duration>,
     status: u16,
+    /// The status that the client was told in place of it, if that is another.
+    told: Option<u16>,
     bytes: (u64, u64),
     retries: u8,
     reason: Reason,
@@ -102,13 +104,9 @@ struct Text {
 impl RequestRecord {
     pub(super) fn open(context: Rc<Context>, request: &Request, started: Instant) -> Self {
         let text = context.desk.access.is_on().then(|| {
-            let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-            let mut path = lossy(request.path());
-            if let Some(query) = request.query() {
-                path.push('?');
-                path.push_str(&String::from_utf8_lossy(query));
-            }
-            Box::new(Text { method: lossy(request.method()), host: request.host().to_owned(), path, ..Text::default() })
+            let method = String::from_utf8_lossy(request.method_sent()).into_owned();
+            let host = request.host().to_owned();
+            Box::new(Text { method, host, path: request.target_told(), ..Text::default() })
         });
         Self {
             client: context.peer,
@@ -122,6 +120,7 @@ impl RequestRecord {
             sent: None,
             first_byte: None,
             status: 0,
+            told: None,
             bytes: (0, 0),
             retries: 0,
             reason: Reason::Internal,
@@ -130,6 +129,15 @@ impl RequestRecord {
             code: None,
             is_copy: false,
         }
+    }
+
+    /// That of what is no request, or none that is served: of its target, the beginning is told.
+    pub(super) fn refused(context: Rc<Context>, request: &Request, started: Instant) -> Self {
+        let mut record = Self::open(context, request, started);
+        if let Some(text) = &mut record.text {
+            text.path.truncate(text.path.floor_char_boundary(MOST_TOLD));
+        }
+        record
     }
 
     /// That of a copy for a pool.
@@ -165,7 +173,7 @@ impl RequestRecord {
     }
 
     /// How it ended, if it is a call.
-    fn code(&self) -> Option<Code> {
+    pub(super) fn code(&self) -> Option<Code> {
         let known =
             || if self.reason == Reason::Done { Code::of_http(self.status) } else { grpc::code_of(self.reason) };
         self.is_call.then(|| self.code.unwrap_or_else(known))
@@ -232,6 +240,11 @@ impl RequestRecord {
         now
     }
 
+    /// The client was told this status, in the terms of its version, of a server that changes the protocol.
+    pub(super) fn told(&mut self, status: u16) {
+        self.told = Some(status);
+    }
+
     /// The server has left it unanswered, and will not answer any more.
     pub(super) fn left_unanswered(&self) {
         if let (Some(server), Some(sent)) = (self.server(), self.sent) {
@@ -279,7 +292,8 @@ impl Drop for RequestRecord {
         if self.is_copy {
             return;
         }
-        self.context.metrics.request(worker, Class::of(self.status));
+        let status = self.told.unwrap_or(self.status);
+        self.context.metrics.request(worker, Class::of(status), self.reason);
         let code = self.code();
         if let Some(code) = code {
             self.context.metrics.called(worker, code);
@@ -292,7 +306,7 @@ impl Drop for RequestRecord {
         desk.access.write(&Line {
             listener: metrics.name().as_str(),
             protocol: self.protocol,
-            client: self.client.to_string(),
+            client: shown(self.client),
             server_name: more.server_name.as_deref(),
             tls: more.tls.map(TlsVersion::label),
             client_subject: more.identity.as_ref().map(|identity| identity.subject.as_str()),
@@ -302,7 +316,7 @@ impl Drop for RequestRecord {
                 method: &text.method,
                 host: &text.host,
                 path: &text.path,
-                status: (self.status != 0).then_some(self.status),
+                status: (status != 0).then_some(status),
                 first_byte_ms: self.first_byte.map(millis),
                 request_id: &text.request_id,
                 user: text.user.as_deref(),
@@ -318,5 +332,13 @@ impl Drop for RequestRecord {
             reason: self.reason,
             error: text.error.as_deref(),
         });
+    }
+}
+
+/// A client as the log has it: of one that a proxy in front has named there is an address alone.
+fn shown(client: ClientAddr) -> String {
+    match client {
+        ClientAddr::Tcp(address) if address.port() == 0 => address.ip().to_string(),
+        ClientAddr::Tcp(_) | ClientAddr::Unix => client.to_string(),
     }
 }

@@ -24,7 +24,7 @@ use crate::net::stream::Stream;
 use crate::proxy::live::Live;
 use crate::proxy::reasons;
 use crate::proxy::record::Both;
-use crate::relay::{Broken, Early, Limits, Read, Recall, Report, Then, Wire, relay};
+use crate::relay::{Broken, Direction, Early, Limits, Meter, Read, Recall, Report, Then, Wire, relay};
 
 /// Tells a client of HTTP/1 that the protocol changes, and relays. Returns why it ended, and whether in good order.
 pub(super) async fn of_http1(
@@ -42,12 +42,15 @@ pub(super) async fn of_http1(
         head.field(b"Set-Cookie", cookie.as_bytes());
     }
     head.field(b"Connection", b"Upgrade");
+    let mut said = 0;
     match &mut server {
         Server::Http1(server) => {
             head.field(b"Upgrade", response.fields.first(Known::Upgrade).unwrap_or_default());
             head.extend_from_slice(b"\r\n");
             // What the server has said already, in the new protocol.
-            head.append(&mut server.inbound.take());
+            let mut early = server.inbound.take();
+            said = early.len();
+            head.append(&mut early);
         }
         // It has agreed to WebSocket without what HTTP/1 has for that (RFC 8441 §5).
         Server::Http2(_) => {
@@ -57,6 +60,7 @@ pub(super) async fn of_http1(
         }
     }
     record.context.desk.requests.stash.return_response(response);
+    record.told(101);
     let Http1Client { end, inbound, outbound, .. } = client;
     let flushed = timeout(PATIENCE, poll_fn(|cx| outbound.poll_flush(cx, end, false))).await;
     if let Err(reason) = flushed.map_or(Err(Reason::IdleTimeout), |flushed| flushed.map_err(of_client_broken)) {
@@ -64,8 +68,16 @@ pub(super) async fn of_http1(
         record.close(reason);
         return (reason, false);
     }
+    count_said(&mut record, said);
     let early = Early { bytes: inbound.take(), ours: 0 };
     run(end, server, early, limits, Some(live), &mut record).await
+}
+
+/// Counts what the server had said in the new protocol before there was a relay.
+fn count_said(record: &mut RequestRecord, bytes: usize) {
+    let context = Rc::clone(&record.context);
+    Both::new(context.desk.worker, Some(&context.metrics), record.server()).moved(Direction::Down, bytes);
+    record.moved(0, bytes as u64);
 }
 
 /// Closes a server's end so that nobody takes what was sent for the whole.
@@ -129,12 +141,18 @@ async fn between(
 }
 
 /// Tells a client of HTTP/2 that its extended CONNECT is granted (RFC 8441 §5), and relays. Its connection ends it when that
-/// is called back.
-pub(super) async fn of_http2(mut client: Http2Client, upgraded: Upgraded, mut record: RequestRecord, limits: Limits) {
+/// is called back. Returns why it ended.
+pub(super) async fn of_http2(
+    client: &mut Http2Client,
+    upgraded: Upgraded,
+    record: &mut RequestRecord,
+    limits: Limits,
+) -> Reason {
     let Upgraded { mut server, response, accept: _, set_cookie } = upgraded;
     client.open_tunnel(&response, set_cookie.as_deref());
+    record.told(200);
     record.context.desk.requests.stash.return_response(response);
-    let mut stream = StreamWire(client);
+    let mut stream = StreamWire(&mut *client);
     let early = match &mut server {
         Server::Http1(server) => server.inbound.take(),
         Server::Http2(_) => Vec::new(),
@@ -143,12 +161,15 @@ pub(super) async fn of_http2(mut client: Http2Client, upgraded: Upgraded, mut re
     if !matches!(sent, Ok(Ok(()))) {
         give_up(server);
         stream.abandon();
-        return record.close(Reason::ClientReset);
+        record.close(Reason::ClientReset);
+        return Reason::ClientReset;
     }
-    let (_, clean) = run(&mut stream, server, Early::default(), limits, None, &mut record).await;
+    count_said(record, early.len());
+    let (reason, clean) = run(&mut stream, server, Early::default(), limits, None, record).await;
     if !clean {
         stream.abandon();
     }
+    reason
 }
 
 /// A stream of HTTP/2 whose bytes are those of another protocol.

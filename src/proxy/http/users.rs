@@ -41,7 +41,16 @@ impl Job<'_> {
         let name = match users.check(field) {
             Answer::Known(name) => name,
             Answer::Refused => return Err(Denied::Refused(Reason::Unauthorized)),
-            Answer::Pending(pending) => self.wait_for(pending.verify()).await?,
+            Answer::Pending(pending) => match self.wait_for(pending.verify()).await {
+                Ok(name) => name,
+                Err(denied) => {
+                    // It is no limit of the route's.
+                    if matches!(denied, Denied::Refused(Reason::RefusedLimit)) {
+                        self.record.failed("too many passwords wait to be verified");
+                    }
+                    return Err(denied);
+                }
+            },
         };
         self.record.made_by(&name);
         Ok(())

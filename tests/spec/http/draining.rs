@@ -4,7 +4,10 @@ use portreeve::app::Stopped;
 
 use super::in_front_of;
 use crate::stage::Instance;
-use crate::stage::http::{Client, Stand, ok, serving};
+use crate::stage::access::AccessLog;
+use crate::stage::http::{Client, Recorder, Stand, ok, serving};
+use crate::stage::http2::Version;
+use crate::stage::speaker::Speaker;
 
 #[tokio::test]
 async fn requests_under_way_are_finished_and_told_that_they_are_the_last() {
@@ -76,4 +79,40 @@ async fn a_listener_that_goes_finishes_its_requests() {
     let response = busy.response().await;
     assert_eq!((response.text(), response.field("connection")), ("last", "close"));
     busy.ends().await;
+}
+
+#[tokio::test]
+async fn what_is_cut_off_says_whether_its_listener_went_or_the_process_stops() {
+    for (version, stops) in Version::each().flat_map(|version| [(version, false), (version, true)]) {
+        let (stand, log) = (Stand::new().await, AccessLog::new());
+        let text = log.of(&format!("drain_timeout = \"100ms\"\n{}", serving(&[stand.address], "", "")));
+        let instance = Instance::start(&text).await;
+        let mut client = Speaker::of(version, &instance).await;
+        client.get("/", "").await;
+        let (_server, _) = stand.asked().await;
+        match stops {
+            true => drop(instance.running.stop().await),
+            false => {
+                let text = text.replace("[listeners.web]", "[listeners.new]");
+                instance.running.reload_text(&text).await.unwrap();
+                client.is_cut_off().await;
+            }
+        }
+        assert_eq!(log.line(1).await["reason"], if stops { "shutdown" } else { "drained" }, "{version:?}");
+    }
+}
+
+#[tokio::test]
+async fn half_a_head_is_drained_with_its_listener() {
+    let (server, log) = (Recorder::ok().await, AccessLog::new());
+    let text = log.of(&format!("drain_timeout = \"100ms\"\n{}", serving(&[server.address()], "", "")));
+    let instance = Instance::start(&text).await;
+    let mut client = Client::of(&instance).await;
+    client.ask("/").await;
+    client.send("GET /half").await;
+    instance.running.reload_text(&text.replace("[listeners.web]", "[listeners.new]")).await.unwrap();
+    let response = client.response().await;
+    assert_eq!((response.status(), response.field("x-portreeve-reason")), (503, "drained"));
+    let line = log.line(2).await;
+    assert_eq!((&line["reason"], &line["path"]), (&"drained".into(), &"/half".into()), "{line}");
 }

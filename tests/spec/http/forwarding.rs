@@ -2,7 +2,8 @@
 
 use super::{plain, with};
 use crate::stage::Instance;
-use crate::stage::http::{Client, Recorder, ok};
+use crate::stage::access::AccessLog;
+use crate::stage::http::{Client, Recorder, ok, serving};
 use crate::stage::http2::Version;
 use crate::stage::speaker::Speaker;
 
@@ -290,10 +291,12 @@ async fn fields_with_underscores_are_dropped_unless_they_are_wanted() {
 async fn the_client_behind_a_trusted_proxy_is_the_one_that_routes_and_the_log_know() {
     let server = Recorder::answering(ok("in")).await;
     let route = format!("{TRUSTING}\nroutes = [{{ pool = \"web\", allow = [\"192.0.2.0/24\"] }}]");
-    let instance = with(server.address(), &route, "").await;
     for version in Version::each() {
+        let log = AccessLog::new();
+        let instance = Instance::start(&log.of(&serving(&[server.address()], &route, ""))).await;
         let mut client = Speaker::of(version, &instance).await;
         assert_eq!(client.ask_with("/", "X-Forwarded-For: 192.0.2.7\r\n").await.text(), "in");
+        assert_eq!(log.line(1).await["client"], "192.0.2.7", "nobody knows its port");
         assert_eq!(client.ask_with("/", "X-Forwarded-For: 192.0.2.7, 198.51.100.1\r\n").await.status(), 403);
         assert_eq!(client.ask("/").await.status(), 403);
     }

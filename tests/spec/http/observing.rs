@@ -5,6 +5,8 @@ use portreeve::ending::{Class, Reason};
 use super::{in_front_of, with};
 use crate::stage::access::AccessLog;
 use crate::stage::http::{Client, Recorder, Stand, ok, serving};
+use crate::stage::http2::Version;
+use crate::stage::speaker::Speaker;
 use crate::stage::{Instance, eventually};
 
 #[tokio::test]
@@ -146,4 +148,97 @@ async fn connections_end_for_one_reason_each() {
     client.response().await;
     client.ends().await;
     instance.ended(Reason::BadRequest, 1).await;
+}
+
+#[tokio::test]
+async fn requests_are_counted_by_what_they_ended_for() {
+    let stand = Stand::new().await;
+    for version in Version::each() {
+        let instance = in_front_of(stand.address).await;
+        let ended = |reason: &str| {
+            let series = format!("portreeve_http_ended_total{{listener=\"web\",reason=\"{reason}\"}}");
+            instance.metric(&series)
+        };
+        assert_eq!((ended("done"), ended("server_closed")), (Some(0.0), None));
+        let mut client = Speaker::of(version, &instance).await;
+        client.get("/", "").await;
+        let (mut server, _) = stand.asked().await;
+        server.send(ok("whole")).await;
+        client.response().await;
+        eventually("a good one", || ended("done") == Some(1.0)).await;
+        client.get("/", "").await;
+        crate::stage::http::next_request(&mut server).await;
+        server.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc").await;
+        drop(server);
+        client.is_cut_off().await;
+        eventually("a truncated one", || ended("server_closed") == Some(1.0)).await;
+        assert_eq!(instance.listener("web").requests(Class::Successful), 2, "its class says nothing of that");
+    }
+}
+
+#[tokio::test]
+async fn what_is_refused_is_logged_as_far_as_it_was_read() {
+    let (server, log) = (Recorder::ok().await, AccessLog::new());
+    let limits = "http = { max_uri = \"2KiB\", max_header_fields = 5 }";
+    let instance = Instance::start(&log.of(&serving(&[server.address()], limits, ""))).await;
+    let long = format!("/{}", "x".repeat(3000));
+    let (many, host) = ("A: b\r\n".repeat(5), "Host: A.example:80\r\n");
+    let cases = [
+        (format!("GET /a/../b?c HTTP/1.1\r\n{host}\r\n"), "GET", "/a/../b?c", "its path has a segment `.` or `..`"),
+        (format!("GET {long} HTTP/1.1\r\n{host}\r\n"), "GET", &long[..1024], "its first line is too long"),
+        (format!("CONNECT b:1 HTTP/1.1\r\n{host}\r\n"), "CONNECT", "b:1", "CONNECT is not served"),
+        (format!("GET * HTTP/1.1\r\n{host}\r\n"), "GET", "*", "its target is no path"),
+        (format!("GET /{{ HTTP/1.1\r\n{host}\r\n"), "GET", "/{", "its path has a character that paths have not"),
+        (format!("GET /?\" HTTP/1.1\r\n{host}\r\n"), "GET", "/?\"", "its query has a character that queries have not"),
+        (format!("GET /m HTTP/1.1\r\n{host}{many}\r\n"), "GET", "/m", "it has more fields than `max_header_fields`"),
+    ];
+    let mut count = 0;
+    for (bytes, method, path, error) in &cases {
+        let mut client = Client::of(&instance).await;
+        client.send(bytes).await;
+        client.response().await;
+        count += 1;
+        let line = log.line(count).await;
+        assert_eq!((&line["method"], &line["path"]), (&(*method).into(), &(*path).into()), "{line}");
+        assert_eq!((&line["host"], &line["error"]), (&"a.example".into(), &(*error).into()), "{line}");
+    }
+    // A host that is none, and what does not even begin like a request.
+    for (bytes, path) in [("GET /x HTTP/1.1\r\nHost: a b\r\n\r\n", Some("/x")), ("\x16\x03\x01\x02", None)] {
+        let mut client = Client::of(&instance).await;
+        client.send(bytes).await;
+        client.response().await;
+        count += 1;
+        let line = log.line(count).await;
+        assert_eq!((line["path"].as_str(), line["method"].is_null()), (path, path.is_none()), "{line}");
+        assert!(line["host"].is_null(), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn a_head_for_what_is_refused_has_no_body() {
+    let server = Recorder::ok().await;
+    let instance = in_front_of(server.address()).await;
+    for bytes in ["HEAD /.. HTTP/1.1\r\nHost: a\r\n\r\n", "HEAD / HTTP/1.1\r\n\r\n"] {
+        let mut client = Client::of(&instance).await;
+        client.send(bytes).await;
+        assert_eq!(client.head().await.status(), 400);
+        assert_eq!(client.0.rest().await.unwrap(), b"");
+    }
+}
+
+#[tokio::test]
+async fn trailers_that_are_too_much_are_called_that() {
+    let (server, log) = (Recorder::ok().await, AccessLog::new());
+    let instance = Instance::start(&log.of(&serving(&[server.address()], "", ""))).await;
+    let cases = [
+        (format!("A: {}\r\n", "b".repeat(20_000)), "its trailers are too large"),
+        ("A: b\r\n".repeat(200), "it has too many trailers"),
+    ];
+    for (count, (trailers, error)) in cases.into_iter().enumerate() {
+        let mut client = Client::of(&instance).await;
+        let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+        client.send(format!("{head}0\r\n{trailers}\r\n")).await;
+        client.response().await;
+        assert_eq!(log.line(count + 1).await["error"], error);
+    }
 }

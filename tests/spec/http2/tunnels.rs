@@ -7,6 +7,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 
 use super::websocket::{connect, read};
+use crate::stage::access::AccessLog;
 use crate::stage::http2::{Answered, Asked, BY_HTTP2, Client, Message, fronting, read_body, send_answer};
 use crate::stage::{Instance, Server, http, within};
 
@@ -51,8 +52,8 @@ const ASK: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Ve
 
 #[tokio::test]
 async fn an_upgrade_becomes_an_extended_connect_on_a_connection_that_others_use() {
-    let (server, mut heads) = tunnelling(200, true).await;
-    let instance = Instance::start(&fronting(&[server.address], "", BY_HTTP2)).await;
+    let ((server, mut heads), log) = (tunnelling(200, true).await, AccessLog::new());
+    let instance = Instance::start(&log.of(&fronting(&[server.address], "", BY_HTTP2))).await;
     let mut client = http::Client::of(&instance).await;
     client.get("/chat", ASK).await;
     let granted = client.head().await;
@@ -80,6 +81,8 @@ async fn an_upgrade_becomes_an_extended_connect_on_a_connection_that_others_use(
     instance.ended(portreeve::ending::Reason::Done, 1).await;
     let good = instance.of_server("outcomes_total", server.address, ",result=\"ok\"");
     assert_eq!(good, 2.0);
+    let line = log.line(2).await;
+    assert_eq!((&line["method"], &line["status"]), (&"GET".into(), &101.into()), "{line}");
 }
 
 #[tokio::test]

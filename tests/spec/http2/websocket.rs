@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::sync::mpsc;
 
+use crate::stage::access::AccessLog;
 use crate::stage::frames::{DATA, END_HEADERS, END_STREAM, Frames, HEADERS, Verdict, block};
 use crate::stage::http2::{Asked, Client, fronting, read_body, read_response};
 use crate::stage::{Instance, Server, within};
@@ -108,6 +109,37 @@ async fn an_extended_connect_becomes_an_upgrade_and_bytes_go_both_ways() {
     assert_eq!(field(&head, "sec-websocket-version"), "13");
     assert_eq!(field(&head, "sec-websocket-key").len(), 24);
     assert!(!head.contains("Content-Length") && !head.contains("Transfer-Encoding"), "{head}");
+}
+
+#[tokio::test]
+async fn a_tunnel_is_logged_as_its_client_saw_it() {
+    let ((server, _heads), log) = (agreeing(accept).await, AccessLog::new());
+    let instance = Instance::start(&log.of(&fronting(&[server.address], "", ""))).await;
+    let client = Client::connect(instance.address("web")).await;
+    let (response, mut up) = client.begin(connect("websocket"), false).await;
+    let mut down = within("the answer", response).await.unwrap().into_body();
+    assert_eq!(read(&mut down, 7).await, b"welcome");
+    up.send_data("to and fro".into(), true).unwrap();
+    assert_eq!(read_body(&mut down).await.unwrap().0, "to and fro");
+    let line = log.line(1).await;
+    assert_eq!((&line["method"], &line["status"]), (&"CONNECT".into(), &200.into()), "{line}");
+    assert_eq!((&line["path"], &line["reason"]), (&"/chat".into(), &"done".into()), "{line}");
+    assert_eq!((&line["bytes_in"], &line["bytes_out"]), (&10.into(), &17.into()), "{line}");
+}
+
+#[tokio::test]
+async fn nobody_changes_to_http2_by_an_extended_connect() {
+    let (server, record) = Server::recorder().await;
+    let log = AccessLog::new();
+    let instance = Instance::start(&log.of(&fronting(&[server.address], "", ""))).await;
+    let client = Client::connect(instance.address("web")).await;
+    for (count, protocol) in ["h2c", "H2C"].into_iter().enumerate() {
+        let (response, _up) = client.begin(connect(protocol), false).await;
+        assert_eq!(within("the answer", response).await.unwrap().status(), 400);
+        let line = log.line(count + 1).await;
+        assert_eq!((&line["method"], &line["reason"]), (&"CONNECT".into(), &"bad_request".into()), "{line}");
+    }
+    assert_eq!(record.requests(), Vec::<String>::new());
 }
 
 #[tokio::test]

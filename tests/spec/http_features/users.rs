@@ -103,7 +103,8 @@ async fn a_changed_file_of_users_is_in_effect_after_a_reload() {
 async fn a_flood_of_passwords_is_turned_away_and_those_who_leave_make_room() {
     // In a process of its own, which shares its threads for passwords with no other test; each takes it a good while.
     let (folder, origin) = (users_with(&format!("$2y$12${SECRET}")), Origin::named("a").await);
-    let mut program = Program::start(&configuration(&basic_auth(&folder), &[origin.server.address], ""));
+    let text = configuration(&basic_auth(&folder), &[origin.server.address], "");
+    let mut program = Program::start(&format!("log.access = \"stderr\"\n{text}"));
     let address = program.listening("web").await;
     let ask = async |password: usize| {
         let mut stream = BufReader::new(within("connect", TcpStream::connect(address)).await.unwrap());
@@ -118,6 +119,7 @@ async fn a_flood_of_passwords_is_turned_away_and_those_who_leave_make_room() {
     let mut last = flood.pop().unwrap();
     let answer = within("an answer", Message::read(&mut last, false)).await.unwrap();
     assert_eq!((answer.status(), answer.value("x-portreeve-reason")), (503, Some("refused_limit")));
+    program.says("\"reason\":\"refused_limit\",\"error\":\"too many passwords wait to be verified\"").await;
     // Nobody but users is kept waiting by it.
     let mut other = BufReader::new(TcpStream::connect(address).await.unwrap());
     other.write_all(b"GET /public HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();

@@ -20,6 +20,11 @@ impl AccessLog {
 
     /// Waits until so many connections have ended and returns the line of the last one.
     pub async fn line(&self, count: usize) -> Value {
+        self.lines(count).await.swap_remove(count - 1)
+    }
+
+    /// The lines of all of them.
+    pub async fn lines(&self, count: usize) -> Vec<Value> {
         let mut lines = Vec::new();
         eventually(&format!("{count} lines of the access log"), || {
             let text = std::fs::read_to_string(self.0.path().join("access")).unwrap_or_default();
@@ -29,6 +34,6 @@ impl AccessLog {
         })
         .await;
         assert_eq!(lines.len(), count, "{lines:#?}");
-        lines.swap_remove(count - 1)
+        lines
     }
 }

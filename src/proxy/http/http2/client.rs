@@ -4,8 +4,10 @@ use std::task::{Context, Poll};
 
 use super::stream::{Http2Stream, Tunnelled};
 use crate::config::model::http::HeaderRules;
+use crate::ending::Reason;
 use crate::http2::Code;
 use crate::message::framing::Length;
+use crate::message::grpc;
 use crate::message::response::Response;
 use crate::proxy::http::answer::Own;
 use crate::proxy::http::client::Gone;
@@ -16,9 +18,15 @@ use crate::proxy::http::sides::ResponseHead;
 #[derive(Debug)]
 pub(in crate::proxy::http) struct Http2Client {
     pub(in crate::proxy::http) stream: Http2Stream,
+    /// Whether a response was begun that has a body of no known length.
+    is_open: bool,
 }
 
 impl Http2Client {
+    pub(super) fn new(stream: Http2Stream) -> Self {
+        Self { stream, is_open: false }
+    }
+
     /// Passes an informational response on.
     pub(in crate::proxy::http) fn inform(&mut self, response: &Response) {
         // That the client is gone is met again by who sends the final one.
@@ -30,6 +38,7 @@ impl Http2Client {
 
     /// Begins a response: its body follows.
     pub(in crate::proxy::http) fn respond(&mut self, of: &ResponseHead<'_>) {
+        self.is_open = matches!(of.length, Length::Unknown | Length::UntilClose);
         // A client that is gone is met when something more is sent to it, or by who waits for that.
         let _gone = self.stream.head(of.length.is_empty(), |packer| {
             packer.status(of.response.status);
@@ -47,8 +56,21 @@ impl Http2Client {
     }
 
     /// Answers what is no request: its stream is not to end but to be given up behind that (RFC 9113 §8.1.1).
-    pub(super) fn answer_malformed(&mut self, own: &Own<'_>) {
-        self.say(own, false, false);
+    pub(super) fn answer_malformed(&mut self, own: &Own<'_>, to_head: bool) {
+        self.say(own, to_head, false);
+    }
+
+    /// Ends the response to a call of gRPC, of which no more comes, with trailers that tell its caller why. Whether it could be
+    /// ended so: not one whose body would be shorter than it says, or has bytes that there is no room for.
+    pub(super) fn end_call(&mut self, code: grpc::Code, reason: Reason) -> bool {
+        if !self.is_open || !self.stream.is_empty() {
+            return false;
+        }
+        let ended = self.stream.head(true, |packer| {
+            Pen::field(packer, b"grpc-status", code.number().as_bytes());
+            Pen::field(packer, b"grpc-message", reason.label().as_bytes());
+        });
+        ended.is_ok()
     }
 
     fn say(&mut self, own: &Own<'_>, to_head: bool, ends: bool) {

@@ -10,7 +10,7 @@ use crate::message::request::{Request, expects_continue};
 use crate::message::response::Response;
 use crate::message::target::Authority;
 use crate::message::token;
-use crate::proxy::http::of_fault;
+use crate::proxy::http::{of_fault, words_of};
 
 /// Why a request is not served.
 pub(super) struct Unread {
@@ -22,7 +22,7 @@ pub(super) struct Unread {
 
 impl From<Fault> for Unread {
     fn from(fault: Fault) -> Self {
-        Self { reason: of_fault(fault), why: fault.words(), is_malformed: false }
+        Self { reason: of_fault(fault), why: words_of(fault), is_malformed: false }
     }
 }
 
@@ -41,11 +41,14 @@ pub(super) fn read_request(head: &mut Head, ended: bool, limits: &Limits, reques
     let sound = check_pseudo(head, limits);
     let fields = &mut head.fields;
     let authority = authority.or_else(|| fields.span_of(Known::Host)).unwrap_or_default();
+    let asked = method.unwrap_or_default();
+    let protocol = protocol.filter(|_| asked.of(fields.bytes()) == b"CONNECT");
     let method = match protocol {
         Some(_) => fields.append(b"GET"),
-        None => method.unwrap_or_default(),
+        None => asked,
     };
     let adopted = request.adopt(fields, method, authority, path.unwrap_or_default());
+    request.upgrade = protocol;
     sound?;
     adopted?;
     take_fields(request, limits)?;
@@ -59,7 +62,6 @@ pub(super) fn read_request(head: &mut Head, ended: bool, limits: &Limits, reques
         None => Length::Unknown,
     };
     request.expects_continue = expects_continue(&request.fields)? && !ended;
-    request.upgrade = protocol;
     Ok(())
 }
 
@@ -76,11 +78,15 @@ fn check_pseudo(head: &Head, limits: &Limits) -> Result<(), Unread> {
         None if is_connect => return Err(Fault::Malformed("CONNECT is not served").into()),
         Some(_) if !is_connect => return bad("it asks for another protocol, and not by CONNECT"),
         Some(protocol) if !token::is_token(head.bytes_of(protocol)) => return bad("the protocol it asks for is none"),
+        // Nobody changes to HTTP/2 any more (RFC 9113 §3.1): a server of HTTP/1 that did would be asked past the routes.
+        Some(protocol) if head.bytes_of(protocol).eq_ignore_ascii_case(b"h2c") => {
+            return bad("the protocol it asks for is one of HTTP itself");
+        }
         None | Some(_) => {}
     }
     let Some(path) = path.filter(|path| !path.is_empty()) else { return bad("it has no path") };
     if head.bytes_of(path).len() > limits.target {
-        return Err(Fault::FirstLineTooLong.into());
+        return Err(Unread { why: "its path is longer than `max_uri`", ..Fault::FirstLineTooLong.into() });
     }
     let mut hosts = head.fields.values(Known::Host);
     match (authority.map(|authority| head.bytes_of(authority)), hosts.next(), hosts.next()) {
@@ -99,8 +105,11 @@ fn take_fields(request: &mut Request, limits: &Limits) -> Result<(), Unread> {
     let (mut cookies, mut is_clean) = (0, true);
     for (count, (known, name, value)) in request.fields.iter().enumerate() {
         size += name.len() + value.len() + 4;
-        if count >= limits.fields || size > limits.bytes.min(LONGEST_HEAD) {
+        if size > limits.bytes.min(LONGEST_HEAD) {
             return Err(Fault::TooLarge.into());
+        }
+        if count >= limits.fields {
+            return Err(Fault::TooMany.into());
         }
         let is_allowed = matches!(known, Known::ContentLength | Known::ProxyAuthorization)
             || known == Known::Te && value.eq_ignore_ascii_case(b"trailers");
@@ -143,7 +152,7 @@ pub(super) fn read_response(
     }
     let Some(status) = head.status() else { return Err(Fault::Malformed("it has no status")) };
     if head.fields.len() > limits.fields {
-        return Err(Fault::TooLarge);
+        return Err(Fault::TooMany);
     }
     response.adopt(&mut head.fields, status);
     let declared = framing::content_length(&response.fields)?;

@@ -18,6 +18,7 @@ use std::task::{Context as TaskContext, Poll, Waker};
 
 use tokio::time::{Duration, Instant, timeout};
 
+use super::exchange::of_client_broken;
 use super::record::{Context, RequestRecord};
 use super::request::{Finish, Job, PATIENCE};
 use super::sides::Client;
@@ -26,10 +27,11 @@ use super::{Terms, answer, tunnel};
 use crate::config::model::ListenerTimeouts;
 use crate::config::model::http::HttpLimits;
 use crate::ending::Reason;
-use crate::http2::{self, Code, Connection, Ended, Side};
+use crate::http2::{self, Broken, Code, Connection, Ended, Side};
+use crate::message::grpc;
 use crate::proxy::ends::ClientEnd;
 use crate::proxy::live::Entry;
-use crate::relay::{Broken, FirstByte, Limits};
+use crate::relay::{self, FirstByte, Limits};
 use crate::snapshot::{HttpInEffect, Snapshot};
 use client::Http2Client;
 use driver::{Driver, Lost, Over};
@@ -65,6 +67,8 @@ struct Shared {
     total: Cell<u32>,
     /// What was in effect for the last request.
     lasting: Cell<Lasting>,
+    /// Why what is under way comes to nothing, once the connection is over.
+    over: Cell<Option<Reason>>,
     /// Wakes the connection when the last request is over.
     waker: RefCell<Option<Waker>>,
 }
@@ -142,6 +146,7 @@ pub(super) async fn serve(
         active: Cell::new(0),
         total: Cell::new(0),
         lasting,
+        over: Cell::new(None),
         waker: RefCell::new(None),
     });
     let driver = Driver::new(&core, end);
@@ -185,6 +190,7 @@ impl Serving {
                     self.core.borrow_mut().retire();
                 }
                 Event::Abort(reason) => {
+                    self.shared.over.set(Some(reason));
                     self.core.borrow_mut().end();
                     // The frame that says so, if the client takes it.
                     let scratch = &self.shared.context.desk.scratch;
@@ -206,6 +212,9 @@ impl Serving {
         }
         let had_requests = self.shared.total.get() > 0;
         if let Poll::Ready(over) = over {
+            if let Over::Lost(lost) = over {
+                self.shared.over.set(Some(of_lost(lost)));
+            }
             return Poll::Ready(Event::Over(of_over(over, had_requests, self.leaving)));
         }
         match &mut *self.shared.waker.borrow_mut() {
@@ -251,7 +260,7 @@ impl Serving {
         shared.active.set(shared.active.get() + 1);
         shared.total.set(shared.total.get().saturating_add(1));
         let active = Active(Rc::clone(&shared));
-        let client = Http2Client { stream: Http2Stream::new(&self.core, id, false) };
+        let client = Http2Client::new(Http2Stream::new(&self.core, id, false));
         Runners::serve(&self.shared.context.desk, Work { shared, client, active });
     }
 }
@@ -287,6 +296,11 @@ async fn handle(shared: &Rc<Shared>, mut client: Http2Client) {
         // It was given up before it was looked at.
         Poll::Ready(Err(_)) | Poll::Pending => return desk.requests.stash.return_request(request),
     }
+    if client.stream.broken().is_some() {
+        // Nobody is there any more to be answered.
+        lost(shared, &client, &mut RequestRecord::open(Rc::clone(context), &request, started));
+        return desk.requests.stash.return_request(request);
+    }
     client.stream.hold(request.upgrade().is_some());
     context.metrics.bytes_in(desk.worker, request.fields.bytes().len() as u64);
     let mut timer = desk.requests.stash.timer(started + http.settings.timeouts.body_idle);
@@ -305,16 +319,25 @@ async fn handle(shared: &Rc<Shared>, mut client: Http2Client) {
         started,
     };
     let ended = job.run().await;
-    let Job { record, .. } = job;
+    let Job { mut record, .. } = job;
     desk.requests.stash.return_timer(timer);
     match ended {
         Finish::Delivered(_) => finish(&mut client).await,
-        Finish::Aborted(reason) => client.reset(code_of(reason)),
+        Finish::Aborted(Reason::ClientReset) => lost(shared, &client, &mut record),
+        Finish::Aborted(reason) => match record.code() {
+            Some(code) if client.end_call(code, reason) => {}
+            // To callers, any other code would be another status.
+            Some(grpc::Code::DeadlineExceeded) => client.reset(Code::CANCEL),
+            Some(_) | None => client.reset(code_of(reason)),
+        },
         Finish::Upgraded(upgraded) => {
             let ListenerTimeouts { handshake: _, idle, half_close, max_age: _ } = listener.timeouts;
             let limits =
                 Limits { idle, half_close: half_close.min(idle), expires: None, first_byte: FirstByte::Settled };
-            Box::pin(tunnel::of_http2(client, *upgraded, record, limits)).await;
+            let reason = Box::pin(tunnel::of_http2(&mut client, *upgraded, &mut record, limits)).await;
+            if reason == Reason::ClientReset {
+                lost(shared, &client, &mut record);
+            }
         }
     }
     desk.requests.stash.return_request(request);
@@ -329,16 +352,29 @@ fn refuse(
     unread: &Unread,
     started: Instant,
 ) {
-    let mut record = RequestRecord::open(Rc::clone(context), request, started);
+    let mut record = RequestRecord::refused(Rc::clone(context), request, started);
     record.failed(unread.why);
     answer::with_ending(request, http, unread.reason, &[], |own| {
         record.answered(own.status, unread.reason);
         if unread.is_malformed {
-            client.answer_malformed(own);
+            client.answer_malformed(own, request.is_head());
         } else {
-            client.answer(own, false);
+            client.answer(own, request.is_head());
         }
     });
+}
+
+/// Says of a request why its client is lost to it.
+fn lost(shared: &Shared, client: &Http2Client, record: &mut RequestRecord) {
+    let reason = match (client.stream.broken(), client.stream.fault()) {
+        (Some(Broken::Wrong(_) | Broken::Over { .. }), Some(words)) => {
+            record.failed(words);
+            Reason::BadRequest
+        }
+        (Some(Broken::Over { .. }), None) => shared.over.get().unwrap_or(Reason::ClientReset),
+        (Some(Broken::Reset(_) | Broken::Wrong(_)) | None, _) => Reason::ClientReset,
+    };
+    record.close(reason);
 }
 
 /// Waits until all of the response was handed over.
@@ -362,13 +398,21 @@ fn code_of(reason: Reason) -> Code {
     }
 }
 
+/// Why requests come to nothing whose connection cannot be read or written any more.
+fn of_lost(lost: Lost) -> Reason {
+    match lost {
+        Lost::Closed => Reason::ClientClosed,
+        Lost::Broken(broken) => of_client_broken(broken),
+    }
+}
+
 fn of_over(over: Over, had_requests: bool, leaving: bool) -> Reason {
     match over {
         Over::Ended(Ended::Fault(..)) => Reason::BadRequest,
         Over::Ended(Ended::Gone(_)) => Reason::Done,
-        Over::Lost(Lost::Broken(Broken::System(_))) => Reason::ClientReset,
-        Over::Lost(Lost::Broken(Broken::Garbled)) => Reason::TlsError,
-        Over::Ended(Ended::Done) | Over::Lost(Lost::Closed | Lost::Broken(Broken::Truncated)) => {
+        Over::Lost(Lost::Broken(relay::Broken::System(_))) => Reason::ClientReset,
+        Over::Lost(Lost::Broken(relay::Broken::Garbled)) => Reason::TlsError,
+        Over::Ended(Ended::Done) | Over::Lost(Lost::Closed | Lost::Broken(relay::Broken::Truncated)) => {
             if had_requests || leaving { Reason::Done } else { Reason::ClientClosed }
         }
     }

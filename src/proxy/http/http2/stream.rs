@@ -199,6 +199,16 @@ impl Http2Stream {
         self.connection.borrow_mut().poll_broken(cx, self.id).map(|_| ())
     }
 
+    /// Why nothing more comes or goes on it, if so.
+    pub(super) fn broken(&self) -> Option<http2::Broken> {
+        self.connection.borrow().broken(self.id)
+    }
+
+    /// What the other side did wrong on it or on its connection, if that is why.
+    pub(super) fn fault(&self) -> Option<&'static str> {
+        self.connection.borrow().fault_of(self.id)
+    }
+
     /// Gives the stream up, so that what was sent is not taken for the whole.
     pub(in crate::proxy::http) fn reset(&mut self, code: Code) {
         if !self.ended {
@@ -211,6 +221,12 @@ impl Http2Stream {
 /// What carries another protocol on a stream.
 pub(in crate::proxy::http) trait Tunnelled {
     fn stream(&mut self) -> &mut Http2Stream;
+}
+
+impl<T: Tunnelled> Tunnelled for &mut T {
+    fn stream(&mut self) -> &mut Http2Stream {
+        (**self).stream()
+    }
 }
 
 /// The other side gave the stream up, or is gone.
