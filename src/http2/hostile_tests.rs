@@ -5,7 +5,7 @@ use std::task::Poll;
 use proptest::prelude::*;
 
 use super::tests::{Pair, TERMS, cx, get, send};
-use super::{Connection, Ended, Side, Taken};
+use super::{Broken, Code, Connection, Ended, Side, Taken};
 
 /// What a client says in a session with requests of all kinds.
 fn session(gives_up: bool) -> Vec<u8> {
@@ -119,6 +119,30 @@ proptest! {
             let ids: Vec<u32> = connection.streams.keys().copied().collect();
             ids.into_iter().for_each(|id| connection.release(id));
             prop_assert_eq!((connection.load().1, connection.streams()), (0, 0));
+        }
+    }
+}
+
+#[test]
+fn a_response_that_can_have_no_body_and_has_one_is_none_from_its_head_on() {
+    for (to_head, status) in [(true, 200), (false, 204), (false, 304)] {
+        for with_trailers in [true, false] {
+            let mut pair = Pair::new();
+            let id = pair.client.request(to_head, true, get).unwrap();
+            pair.talk();
+            assert_eq!(pair.server.accept(), Some(id));
+            pair.server.respond(id, false, |packer| packer.status(status)).unwrap();
+            assert!(send(&mut pair.server, id, b"evil", !with_trailers).is_ready());
+            if with_trailers {
+                pair.server.respond(id, true, |packer| packer.field(b"x-trailer", b"1")).unwrap();
+            }
+            pair.talk();
+            let Poll::Ready(Err(broken)) = pair.client.poll_head(&mut cx(), id) else { panic!("it has a head") };
+            assert_eq!(broken, Broken::Wrong(Code::PROTOCOL_ERROR));
+            assert_eq!(pair.client.fault_of(id), Some("it has a body where there can be none"));
+            let mut buffer = [0; 10];
+            assert_eq!(pair.client.poll_take(&mut cx(), id, &mut buffer), Poll::Ready(Err(broken)));
+            assert_eq!(pair.client.ended(), None, "others on the connection are not concerned");
         }
     }
 }

@@ -80,6 +80,8 @@ impl Connection {
                     Some((Code::FLOW_CONTROL_ERROR, "more of its body comes than its window has room for"))
                 } else if !stream.is_headed {
                     Some((Code::PROTOCOL_ERROR, "its body comes before its head"))
+                } else if stream.is_bodiless && stream.came > 0 {
+                    Some((Code::PROTOCOL_ERROR, "it has a body where there can be none"))
                 } else if stream.declared.is_some_and(|declared| stream.came > declared) {
                     Some((Code::PROTOCOL_ERROR, "its body is longer than it says"))
                 } else if stream.empty > MOST_EMPTY {
@@ -236,8 +238,9 @@ impl Connection {
             }
             _ => {
                 stream.is_headed = true;
-                let has_body = !stream.to_head && !matches!(status, Some(204 | 304));
-                stream.declared = framing::content_length(&head.fields).ok().flatten().filter(|_| has_body);
+                stream.is_bodiless = stream.to_head || matches!(status, Some(204 | 304));
+                let declared = framing::content_length(&head.fields).ok().flatten();
+                stream.declared = declared.filter(|_| !stream.is_bodiless);
                 stream.head = Some(Arrived { head, end });
                 stream.wake();
                 if end {

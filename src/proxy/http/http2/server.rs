@@ -235,13 +235,14 @@ impl Http2Server {
                 Poll::Ready(Ok(()))
             }
             Ok(Err(fault)) => Poll::Ready(Err(NoHead::Malformed(fault))),
-            // A request that the server says it has not looked at may be sent again, whatever it asks for (RFC 9113 §8.7).
-            Err(Broken::Reset(Code::REFUSED_STREAM) | Broken::Over { unseen: true }) => {
-                Poll::Ready(Err(NoHead::Unseen))
-            }
-            Err(Broken::Reset(_) | Broken::Wrong(_) | Broken::Over { unseen: false }) => {
-                Poll::Ready(Err(NoHead::Broken(super::stream::RESET)))
-            }
+            Err(broken) => Poll::Ready(Err(match (broken, self.stream.deed(broken)) {
+                // A request that the server says it has not looked at may be sent again, whatever it asks for (RFC 9113 §8.7).
+                (Broken::Reset(Code::REFUSED_STREAM) | Broken::Over { unseen: true }, Some(deed)) => {
+                    NoHead::Unseen(deed)
+                }
+                (_, Some(deed)) => NoHead::GivenUp(deed),
+                (_, None) => NoHead::Broken(super::stream::RESET),
+            })),
         }
     }
 }
