@@ -2,13 +2,14 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::ready;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::compress::Compression;
 use super::copy::Tee;
-use super::exchange::{Arrived, Bounds, Exchange, Remains, Stop, of_gone};
+use super::exchange::{Arrived, Bounds, Exchange, Remains, SHORT, Stop, of_gone};
 use super::grpc;
 use super::head::Words;
 use super::link::Link;
@@ -163,10 +164,17 @@ impl Job<'_> {
         self.while_wanted(turn.wait(&none, bounds.expires)).await?.map_err(Stop::Server)
     }
 
-    /// Waits for something for as long as the client does, and the connection is not called back.
-    async fn while_wanted<T>(&mut self, something: impl Future<Output = T>) -> Result<T, Stop> {
-        let Self { client, recall, .. } = self;
-        let gone = poll_fn(|cx| client.poll_gone(cx).map(of_gone));
+    /// Waits for something for as long as the client does, and the connection is not called back. To have the system watch the
+    /// client is worth it only when that lasts.
+    pub(super) async fn while_wanted<T>(&mut self, something: impl Future<Output = T>) -> Result<T, Stop> {
+        let Self { client, recall, timer, .. } = self;
+        let soon = Instant::now() + SHORT;
+        let gone = poll_fn(|cx| {
+            if !client.is_watched() {
+                ready!(timer.poll(cx, soon));
+            }
+            client.poll_gone(cx).map(of_gone)
+        });
         tokio::select! {
             done = something => Ok(done),
             gone = gone => Err(Stop::Client(gone)),
@@ -265,7 +273,12 @@ impl Job<'_> {
         };
         let Link { connection, connecting } = match linked {
             Ok(link) => link,
-            Err(reason) => {
+            Err(Stop::Client(reason) | Stop::Ours(reason)) => {
+                self.record.tried_at(&server.state);
+                self.record.close(reason);
+                return Attempted::Finished(Finish::Aborted(reason));
+            }
+            Err(Stop::Server(reason)) => {
                 self.record.tried_at(&server.state);
                 let again = if retry_on.connect && reason.is_connect_failure() { Again::Unsent } else { Again::Never };
                 return Attempted::Failed(Failure { reason, again });

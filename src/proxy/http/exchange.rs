@@ -40,7 +40,7 @@ const TURN: usize = 1024 * 1024;
 /// A read of so much says that there is more.
 const FULL: usize = 60 * 1024;
 /// An exchange that is over before was a short one.
-const SHORT: Duration = BEAT;
+pub(super) const SHORT: Duration = BEAT;
 /// What is still to come of a body is spliced if it is no less than this: under it, a copy is cheaper.
 const LARGE: u64 = 128 * 1024;
 /// A splice that brings less than this would have been cheaper as a copy.
