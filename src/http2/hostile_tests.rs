@@ -146,3 +146,19 @@ fn a_response_that_can_have_no_body_and_has_one_is_none_from_its_head_on() {
         }
     }
 }
+
+#[test]
+fn a_connection_that_takes_no_request_is_over_with_its_settings_and_one_that_takes_none_any_more_is_not() {
+    let none = [0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0];
+    let mut client = Connection::new(Side::Client, TERMS);
+    let id = client.request(false, true, get).unwrap();
+    client.receive(&none);
+    assert!(client.poll_broken(&mut cx(), id).is_ready());
+    assert_eq!(client.fault_of(id), Some("its settings allow no request at all"));
+    let mut client = Connection::new(Side::Client, TERMS);
+    client.receive(&[0, 0, 0, 4, 0, 0, 0, 0, 0]);
+    let id = client.request(false, true, get).unwrap();
+    client.receive(&none);
+    assert!(client.poll_broken(&mut cx(), id).is_pending());
+    assert_eq!(client.load(), (0, 1));
+}

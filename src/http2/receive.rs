@@ -310,13 +310,17 @@ impl Connection {
         if !rest.is_empty() {
             return size("settings have a wrong size");
         }
-        if !self.peer.is_settled {
-            self.peer.is_settled = true;
+        let is_first = !std::mem::replace(&mut self.peer.is_settled, true);
+        if is_first {
             // Without a word on it, there is no limit (§6.5.2).
             self.peer.streams = u32::MAX;
         }
         for [a, b, c, d, e, f] in settings {
             self.set(u16::from_be_bytes([*a, *b]), u32::from_be_bytes([*c, *d, *e, *f]))?;
+        }
+        if is_first && self.peer.streams == 0 && self.side == Side::Client {
+            // Others would be told the same: each request would make a connection that is of no use (§5.1.2).
+            return Err(Fatal(Code::NO_ERROR, "its settings allow no request at all"));
         }
         self.reply(SETTINGS, ACK, 0, &[]);
         Ok(())

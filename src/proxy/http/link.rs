@@ -228,7 +228,10 @@ impl Job<'_> {
                 }
             }
             // It is a stream of a connection that waits by itself.
-            Server::Http2(_) => {}
+            Server::Http2(stream) => {
+                drop(stream);
+                desk.requests.upstreams.settle(server);
+            }
         }
     }
 }

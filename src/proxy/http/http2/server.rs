@@ -147,9 +147,9 @@ impl Http2Connection {
     }
 
     /// Whether it can take another request now.
-    pub(in crate::proxy::http) fn has_room(&self, most: usize) -> bool {
+    pub(in crate::proxy::http) fn has_room(&self) -> bool {
         let (limit, under_way) = self.core.borrow().load();
-        !self.is_over() && under_way < limit.min(most)
+        !self.is_over() && under_way < limit
     }
 
     /// Whether it is of no more use.
