@@ -24,14 +24,14 @@ pub enum Outcome {
     ServerError,
     /// The answer was 502, 503 or 504.
     Gateway,
-    /// There was none, or not in time.
+    /// There was none, or no whole one, or not in time.
     Failure(Lapse),
 }
 
-/// Why there was no answer in time.
+/// Why there was no whole answer in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lapse {
-    /// The attempt ended before, for this reason.
+    /// The attempt ended before it was over, for this reason.
     Ended(Reason),
     /// The first byte was later than it may be.
     Late,

@@ -347,6 +347,12 @@ impl Connection {
         self.streams.get(&id).and_then(|stream| stream.fault).or_else(|| self.fault())
     }
 
+    /// The code that the other side went away with, if it has said that it does.
+    #[must_use]
+    pub fn farewell(&self) -> Option<Code> {
+        self.peer.gone.map(|(_, code)| code)
+    }
+
     /// How many streams there are.
     #[must_use]
     pub fn streams(&self) -> usize {

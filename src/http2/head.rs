@@ -42,7 +42,7 @@ pub struct Head {
 }
 
 /// What is wrong with a message whose body ends before it should.
-pub(super) const SHORTER: &str = "its body is shorter than it says";
+pub const SHORTER: &str = "its body is shorter than it says";
 
 thread_local! {
     /// Those that wait for the next list of any connection.

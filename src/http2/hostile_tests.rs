@@ -5,7 +5,7 @@ use std::task::Poll;
 use proptest::prelude::*;
 
 use super::tests::{Pair, TERMS, cx, get, send};
-use super::{Connection, Ended, Side, Taken};
+use super::{Broken, Code, Connection, Ended, Side, Taken};
 
 /// What a client says in a session with requests of all kinds.
 fn session(gives_up: bool) -> Vec<u8> {
@@ -121,4 +121,44 @@ proptest! {
             prop_assert_eq!((connection.load().1, connection.streams()), (0, 0));
         }
     }
+}
+
+#[test]
+fn a_response_that_can_have_no_body_and_has_one_is_none_from_its_head_on() {
+    for (to_head, status) in [(true, 200), (false, 204), (false, 304)] {
+        for with_trailers in [true, false] {
+            let mut pair = Pair::new();
+            let id = pair.client.request(to_head, true, get).unwrap();
+            pair.talk();
+            assert_eq!(pair.server.accept(), Some(id));
+            pair.server.respond(id, false, |packer| packer.status(status)).unwrap();
+            assert!(send(&mut pair.server, id, b"evil", !with_trailers).is_ready());
+            if with_trailers {
+                pair.server.respond(id, true, |packer| packer.field(b"x-trailer", b"1")).unwrap();
+            }
+            pair.talk();
+            let Poll::Ready(Err(broken)) = pair.client.poll_head(&mut cx(), id) else { panic!("it has a head") };
+            assert_eq!(broken, Broken::Wrong(Code::PROTOCOL_ERROR));
+            assert_eq!(pair.client.fault_of(id), Some("it has a body where there can be none"));
+            let mut buffer = [0; 10];
+            assert_eq!(pair.client.poll_take(&mut cx(), id, &mut buffer), Poll::Ready(Err(broken)));
+            assert_eq!(pair.client.ended(), None, "others on the connection are not concerned");
+        }
+    }
+}
+
+#[test]
+fn a_connection_that_takes_no_request_is_over_with_its_settings_and_one_that_takes_none_any_more_is_not() {
+    let none = [0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0];
+    let mut client = Connection::new(Side::Client, TERMS);
+    let id = client.request(false, true, get).unwrap();
+    client.receive(&none);
+    assert!(client.poll_broken(&mut cx(), id).is_ready());
+    assert_eq!(client.fault_of(id), Some("its settings allow no request at all"));
+    let mut client = Connection::new(Side::Client, TERMS);
+    client.receive(&[0, 0, 0, 4, 0, 0, 0, 0, 0]);
+    let id = client.request(false, true, get).unwrap();
+    client.receive(&none);
+    assert!(client.poll_broken(&mut cx(), id).is_pending());
+    assert_eq!(client.load(), (0, 1));
 }

@@ -136,14 +136,15 @@ impl Connection {
 
     /// Looks at the head of a frame before its payload is taken.
     fn check(&mut self, head: FrameHead) -> Result<()> {
-        if head.length > MOST_PAYLOAD {
-            return size("a frame is larger than it may be");
-        }
+        // What does not speak HTTP/2 is best told so.
         if !self.reading.is_begun {
             if head.kind != SETTINGS || head.has(ACK) {
                 return protocol("it does not begin with settings");
             }
             self.reading.is_begun = true;
+        }
+        if head.length > MOST_PAYLOAD {
+            return size("a frame is larger than it may be");
         }
         match &self.reading.block {
             Some(block) if head.kind != CONTINUATION || head.stream != block.stream => {

@@ -80,6 +80,8 @@ impl Connection {
                     Some((Code::FLOW_CONTROL_ERROR, "more of its body comes than its window has room for"))
                 } else if !stream.is_headed {
                     Some((Code::PROTOCOL_ERROR, "its body comes before its head"))
+                } else if stream.is_bodiless && stream.came > 0 {
+                    Some((Code::PROTOCOL_ERROR, "it has a body where there can be none"))
                 } else if stream.declared.is_some_and(|declared| stream.came > declared) {
                     Some((Code::PROTOCOL_ERROR, "its body is longer than it says"))
                 } else if stream.empty > MOST_EMPTY {
@@ -236,8 +238,9 @@ impl Connection {
             }
             _ => {
                 stream.is_headed = true;
-                let has_body = !stream.to_head && !matches!(status, Some(204 | 304));
-                stream.declared = framing::content_length(&head.fields).ok().flatten().filter(|_| has_body);
+                stream.is_bodiless = stream.to_head || matches!(status, Some(204 | 304));
+                let declared = framing::content_length(&head.fields).ok().flatten();
+                stream.declared = declared.filter(|_| !stream.is_bodiless);
                 stream.head = Some(Arrived { head, end });
                 stream.wake();
                 if end {
@@ -307,13 +310,17 @@ impl Connection {
         if !rest.is_empty() {
             return size("settings have a wrong size");
         }
-        if !self.peer.is_settled {
-            self.peer.is_settled = true;
+        let is_first = !std::mem::replace(&mut self.peer.is_settled, true);
+        if is_first {
             // Without a word on it, there is no limit (§6.5.2).
             self.peer.streams = u32::MAX;
         }
         for [a, b, c, d, e, f] in settings {
             self.set(u16::from_be_bytes([*a, *b]), u32::from_be_bytes([*c, *d, *e, *f]))?;
+        }
+        if is_first && self.peer.streams == 0 && self.side == Side::Client {
+            // Others would be told the same: each request would make a connection that is of no use (§5.1.2).
+            return Err(Fatal(Code::NO_ERROR, "its settings allow no request at all"));
         }
         self.reply(SETTINGS, ACK, 0, &[]);
         Ok(())

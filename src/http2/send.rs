@@ -158,9 +158,15 @@ impl Connection {
     /// Takes the head of a request, which is there; of a response, waits for it or an informational one before it. Says
     /// whether nothing follows. It is to be [put back](Head::put_back).
     pub fn poll_head(&mut self, cx: &mut Context<'_>, id: u32) -> Poll<Result<(Box<Head>, bool), Broken>> {
+        let (is_client, fault) = (self.side == Side::Client, self.fault());
         let Some(stream) = self.streams.get_mut(&id) else {
             return Poll::Ready(Err(Broken::Over { unseen: false }));
         };
+        // A response that is malformed is so from its head on (§8.1.1).
+        let is_wrong = is_client && !stream.recv_over && stream.fault.or(fault).is_some();
+        if let Some(broken) = stream.broken.filter(|_| is_wrong) {
+            return Poll::Ready(Err(broken));
+        }
         if let Some(head) = stream.early.pop_front() {
             return Poll::Ready(Ok((head, false)));
         }

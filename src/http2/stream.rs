@@ -43,8 +43,9 @@ pub(super) struct Stream {
     /// The head that came and was not taken yet, and informational ones before it.
     pub(super) head: Option<Arrived>,
     pub(super) early: VecDeque<Box<Head>>,
-    /// Whether the head came that a body follows.
+    /// Whether the head came that a body follows, and whether it is of a response that has none (RFC 9110 §6.4.1).
     pub(super) is_headed: bool,
+    pub(super) is_bodiless: bool,
     /// What came of the body, from `taken` on.
     data: Vec<u8>,
     taken: usize,
@@ -83,6 +84,7 @@ impl Stream {
             head: None,
             early: VecDeque::new(),
             is_headed: false,
+            is_bodiless: false,
             data: Vec::new(),
             taken: 0,
             declared: None,

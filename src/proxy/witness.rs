@@ -19,6 +19,8 @@ pub(super) struct Witness<'a> {
     both: Both<'a>,
     worker: usize,
     server: Option<&'a Arc<State>>,
+    /// Whether it is for others to say what came of it: a first byte is no answer yet.
+    waits: bool,
     has_reported: Cell<bool>,
     clock: Cell<Clock>,
 }
@@ -38,7 +40,12 @@ enum Clock {
 impl<'a> Witness<'a> {
     pub(super) fn new(worker: usize, listener: Option<&'a ListenerMetrics>, server: Option<&'a Arc<State>>) -> Self {
         let both = Both::new(worker, listener, server);
-        Self { both, worker, server, has_reported: Cell::new(false), clock: Cell::new(Clock::Stopped) }
+        Self { both, worker, server, waits: false, has_reported: Cell::new(false), clock: Cell::new(Clock::Stopped) }
+    }
+
+    /// The same of a request: what came of it is known when its response is over.
+    pub(super) fn of_request(self) -> Self {
+        Self { waits: true, ..self }
     }
 
     /// The same, which tells how long the server of a connection takes, if that is `timed`. Of one that speaks first nobody
@@ -90,7 +97,7 @@ impl<'a> Witness<'a> {
 
 impl Meter for Witness<'_> {
     fn moved(&self, direction: Direction, bytes: usize) {
-        if direction == Direction::Down && !self.has_reported.get() {
+        if direction == Direction::Down && !self.waits && !self.has_reported.get() {
             self.report(Outcome::Ok);
         }
         self.tick(direction);

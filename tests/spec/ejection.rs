@@ -1,5 +1,7 @@
 //! Chapter: servers that are ejected for what they do to traffic.
 
+mod requests;
+
 use std::net::SocketAddr;
 
 use portreeve::ending::Reason;

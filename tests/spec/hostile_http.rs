@@ -3,6 +3,7 @@
 //! answer of ours, or an end that it cannot take for a whole one.
 
 mod clients;
+mod http2_servers;
 mod requests;
 mod servers;
 mod slow;

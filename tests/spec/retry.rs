@@ -10,7 +10,7 @@ use portreeve::ending::Reason;
 use crate::stage::http::{Client, Recorder, Stand, Wire, get, next_request, ok, serving};
 use crate::stage::http2::Version;
 use crate::stage::speaker::Speaker;
-use crate::stage::{ClosedPort, Instance};
+use crate::stage::{ClosedPort, Deaf, Instance, eventually};
 
 /// An instance in front of these servers and a client of this version.
 async fn over(version: Version, servers: &[SocketAddr], pool: &str) -> (Instance, Speaker) {
@@ -170,7 +170,8 @@ async fn a_request_whose_body_has_begun_to_move_is_not_sent_twice() {
 #[tokio::test]
 async fn a_response_that_has_begun_is_never_followed_by_another() {
     for version in Version::each() {
-        for begun in ["H", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab"] {
+        let hints = "HTTP/1.1 103 Early Hints\r\n\r\n";
+        for begun in ["H", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab", hints] {
             let stand = Stand::new().await;
             let (instance, mut client, mut server) =
                 with_a_waiting_connection(version, &stand, "retries = 3\nretry_on = [\"reset\"]").await;
@@ -178,11 +179,17 @@ async fn a_response_that_has_begun_is_never_followed_by_another() {
             next_request(&mut server).await;
             server.send(begun).await;
             drop(server);
+            if begun == hints {
+                assert_eq!(client.response().await.status(), 103);
+            }
             match client.try_response().await {
                 Ok(response) => assert_eq!(response.status(), 502, "{begun}"),
                 Err(_cut_off) => assert!(begun.ends_with("ab")),
             }
             assert_eq!(instance.upstream(stand.address), (1, 1));
+            // It was no connection that happened to close as the request came.
+            let failed = || instance.of_server("outcomes_total", stand.address, ",result=\"failed\"");
+            eventually("that the server failed", || failed() == 1.0).await;
         }
     }
 }
@@ -361,6 +368,26 @@ async fn who_leaves_while_others_have_their_turn_is_not_sent_again() {
     stays.get("/next", "").await;
     asked().await.send(ok("next")).await;
     assert_eq!(stays.response().await.text(), "next", "nobody else was under way");
+}
+
+#[tokio::test]
+async fn who_leaves_while_a_server_is_connected_to_is_not_sent_to_another() {
+    for (version, behind) in Version::pairs() {
+        let deaf = [Deaf::start().await, Deaf::start().await];
+        let log = crate::stage::access::AccessLog::new();
+        let pool = format!("timeouts = {{ connect = \"1h\" }}\n{}", behind.of_pool());
+        let text = serving(&deaf.each_ref().map(|deaf| deaf.address), "", &pool);
+        let instance = Instance::start(&log.of(&text)).await;
+        let mut client = Speaker::of(version, &instance).await;
+        client.get("/x", "").await;
+        let under_way = || deaf.iter().any(|deaf| instance.of_server("connections_active", deaf.address, "") == 1.0);
+        eventually("the attempt", under_way).await;
+        drop(client);
+        let line = log.line(1).await;
+        let reason = if version == Version::One { "client_closed" } else { "client_reset" };
+        assert_eq!((&line["reason"], line.get("status")), (&reason.into(), None), "{line:#}");
+        assert_eq!(line.get("retries").unwrap_or(&0.into()), 0);
+    }
 }
 
 #[tokio::test]

@@ -198,6 +198,26 @@ impl ClosedPort {
     }
 }
 
+/// A server to which connecting neither succeeds nor fails: its queue of one waiting connection is full, and the kernel
+/// drops what comes beyond (listen(2)).
+pub struct Deaf {
+    /// Its address.
+    pub address: SocketAddr,
+    _listener: TcpListener,
+    _waiting: TcpStream,
+}
+
+impl Deaf {
+    pub async fn start() -> Self {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(0).unwrap();
+        let address = listener.local_addr().unwrap();
+        let waiting = within("the first in the queue", TcpStream::connect(address)).await.unwrap();
+        Self { address, _listener: listener, _waiting: waiting }
+    }
+}
+
 /// An instance in this process.
 pub struct Instance {
     /// The instance itself.

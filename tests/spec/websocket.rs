@@ -104,9 +104,13 @@ async fn a_change_of_protocol_that_nobody_asked_for_is_a_bad_response() {
     let other = GRANT.replace("Upgrade: websocket", "Upgrade: h2c");
     let none = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\r\n";
     let unlisted = ASK.replace("keep-alive, Upgrade", "keep-alive");
-    for (asked, granted) in [("", GRANT), (ASK, &other), (ASK, none), (&unlisted, GRANT)] {
-        let stand = Stand::new().await;
-        let (instance, mut client) = in_front_of(&stand, "").await;
+    let (unasked, another) = ("it changes the protocol unasked", "it changes to a protocol that was not asked for");
+    for (asked, granted, words) in
+        [("", GRANT, unasked), (ASK, &other, another), (ASK, none, another), (&unlisted, GRANT, unasked)]
+    {
+        let (stand, log) = (Stand::new().await, AccessLog::new());
+        let instance = Instance::start(&log.of(&serving(&[stand.address], "", ""))).await;
+        let mut client = Client::of(&instance).await;
         client.get("/chat", asked).await;
         let (mut server, _) = stand.asked().await;
         server.send([granted, &ok("smuggled")].concat()).await;
@@ -116,6 +120,7 @@ async fn a_change_of_protocol_that_nobody_asked_for_is_a_bad_response() {
             (502, "bad_response"),
             "{asked} {granted}"
         );
+        assert_eq!(log.line(1).await["error"], words);
         client.get("/next", "").await;
         let (mut server, request) = stand.asked().await;
         assert_eq!(request.asked(), "GET /next");

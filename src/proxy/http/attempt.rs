@@ -2,14 +2,14 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::ready;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::client::Gone;
 use super::compress::Compression;
 use super::copy::Tee;
-use super::exchange::{Arrived, Bounds, Exchange, Remains, Stop};
+use super::exchange::{Arrived, Bounds, Exchange, Remains, SHORT, Stop, of_gone};
 use super::grpc;
 use super::head::Words;
 use super::link::Link;
@@ -164,16 +164,20 @@ impl Job<'_> {
         self.while_wanted(turn.wait(&none, bounds.expires)).await?.map_err(Stop::Server)
     }
 
-    /// Waits for something for as long as the client does, and the connection is not called back.
-    async fn while_wanted<T>(&mut self, something: impl Future<Output = T>) -> Result<T, Stop> {
-        let Self { client, recall, .. } = self;
-        let gone = poll_fn(|cx| client.poll_gone(cx));
+    /// Waits for something for as long as the client does, and the connection is not called back. To have the system watch the
+    /// client is worth it only when that lasts.
+    pub(super) async fn while_wanted<T>(&mut self, something: impl Future<Output = T>) -> Result<T, Stop> {
+        let Self { client, recall, timer, .. } = self;
+        let soon = Instant::now() + SHORT;
+        let gone = poll_fn(|cx| {
+            if !client.is_watched() {
+                ready!(timer.poll(cx, soon));
+            }
+            client.poll_gone(cx).map(of_gone)
+        });
         tokio::select! {
             done = something => Ok(done),
-            gone = gone => Err(Stop::Client(match gone {
-                Gone::Reset => Reason::ClientReset,
-                Gone::Closed => Reason::ClientClosed,
-            })),
+            gone = gone => Err(Stop::Client(gone)),
             () = recall.due() => Err(Stop::Ours(Reason::Shutdown)),
         }
     }
@@ -269,7 +273,12 @@ impl Job<'_> {
         };
         let Link { connection, connecting } = match linked {
             Ok(link) => link,
-            Err(reason) => {
+            Err(Stop::Client(reason) | Stop::Ours(reason)) => {
+                self.record.tried_at(&server.state);
+                self.record.close(reason);
+                return Attempted::Finished(Finish::Aborted(reason));
+            }
+            Err(Stop::Server(reason)) => {
                 self.record.tried_at(&server.state);
                 let again = if retry_on.connect && reason.is_connect_failure() { Again::Unsent } else { Again::Never };
                 return Attempted::Failed(Failure { reason, again });
@@ -280,7 +289,7 @@ impl Job<'_> {
         self.record.sent_to(lease, connecting, sent);
         // A copy counts for its server alone.
         let listener = (!self.record.is_copy()).then_some(&*self.context.metrics);
-        let witness = Witness::new(desk.worker, listener, Some(&server.state));
+        let witness = Witness::new(desk.worker, listener, Some(&server.state)).of_request();
         let response = desk.requests.stash.response();
         let Self { client, request, recall, timer, .. } = self;
         let mut exchange =
@@ -299,10 +308,14 @@ impl Job<'_> {
             let remains = exchange.into_remains();
             return self.switched(errand, &witness, remains);
         }
-        witness.report(Outcome::of_status(status));
+        let outcome = Outcome::of_status(status);
+        if outcome != Outcome::Ok {
+            witness.report(outcome);
+        }
         let is_refusal = retry_on.statuses.contains(&status) && request.is_idempotent() && exchange.is_body_whole();
         // This answer is better than none.
         if is_refusal && let Some(other) = errand.another(tried) {
+            witness.report(outcome);
             *next = Some(other);
             errand.copy = exchange.copy.take();
             self.record.responded(status);
@@ -315,17 +328,24 @@ impl Job<'_> {
         };
         let uploaded = exchange.is_uploaded();
         exchange.client.lend(&desk.requests.stash);
+        let length = compression.length(&exchange.response);
+        exchange.owes(length);
         exchange.client.respond(&ResponseHead {
             response: &exchange.response,
             rules: &errand.route.route.response_headers,
             changes: &compression.changes,
             set_cookie: errand.cookie(server),
-            length: compression.length(&exchange.response),
+            length,
             to_head: request.is_head(),
             uploaded,
         });
         let result = exchange.until_end(timer, &witness, &mut compression.encoding).await;
         let remains = exchange.into_remains();
+        // A client that leaves, or does not take what it asked for, is not the server's fault.
+        witness.report(match result {
+            Err(Stop::Server(reason)) => Outcome::Failure(Lapse::Ended(reason)),
+            Ok(()) | Err(Stop::Client(_) | Stop::Ours(_)) => outcome,
+        });
         self.ended(errand, server, result, remains)
     }
 
@@ -338,17 +358,19 @@ impl Job<'_> {
         reused: bool,
         remains: Remains,
     ) -> Attempted {
-        let Remains { server: connection, response, up, unseen, fault, copy, is_body_whole, .. } = remains;
+        let Remains { server: connection, response, up, unseen, fault, copy, is_body_whole, untouched, lost, .. } =
+            remains;
         errand.copy = copy;
         if let Some(fault) = fault {
             self.record.failed(fault);
         }
         self.record.moved(up, 0);
-        let untouched = response.is_blank();
         self.context.desk.requests.stash.return_response(response);
         match stop {
             Stop::Server(reason) => {
-                if !(reused && broke(reason)) {
+                // It had waited, and its server closed it before it saw the request.
+                let is_stale = reused && lost && untouched && broke(reason);
+                if !(is_stale || reused && unseen) {
                     witness.report(Outcome::Failure(Lapse::Ended(reason)));
                     self.record.left_unanswered();
                 }
@@ -356,9 +378,9 @@ impl Job<'_> {
                 let may_be_sent_twice =
                     is_body_whole && untouched && (self.request.is_idempotent() || connection.is_untouched());
                 let again = match () {
-                    () if unseen && is_body_whole => Again::AtOnce,
+                    () if unseen && is_body_whole && untouched => Again::AtOnce,
                     () if !may_be_sent_twice => Again::Never,
-                    () if broke(reason) && reused => Again::AtOnce,
+                    () if is_stale => Again::AtOnce,
                     () if broke(reason) && retry_on.reset => Again::Elsewhere,
                     () if reason == Reason::ResponseTimeout && retry_on.timeout => Again::Elsewhere,
                     () => Again::Never,
@@ -378,16 +400,20 @@ impl Job<'_> {
     fn switched(&mut self, errand: &Errand<'_>, witness: &Witness<'_>, remains: Remains) -> Attempted {
         let Remains { server, response, .. } = remains;
         self.record.responded(response.status);
-        let is_granted = match &server {
+        let wrong = match &server {
+            Server::Http1(_) if response.status != 101 => Some("a success answers what only 101 grants"),
+            Server::Http1(_) if self.request.upgrade().is_none() => Some("it changes the protocol unasked"),
+            Server::Http1(_) if !self.asked_for(&response) => Some("it changes to a protocol that was not asked for"),
             Server::Http1(_) => {
-                response.status == 101 && self.asked_for(&response) && errand.words.are_accepted(&response)
+                (!errand.words.are_accepted(&response)).then_some("its Sec-WebSocket-Accept is not that of the key")
             }
-            Server::Http2(_) => response.status != 101 && self.request.upgrade().is_some(),
+            Server::Http2(_) => (response.status == 101).then_some("it answers 101, which HTTP/2 has not"),
         };
-        if is_granted {
+        let Some(words) = wrong else {
             witness.report(Outcome::of_status(response.status));
             return Attempted::Upgraded(server, response);
-        }
+        };
+        self.record.failed(words);
         witness.report(Outcome::Failure(Lapse::Ended(Reason::BadResponse)));
         self.context.desk.requests.stash.return_response(response);
         Attempted::Failed(Failure { reason: Reason::BadResponse, again: Again::Never })
@@ -401,7 +427,7 @@ impl Job<'_> {
         result: Result<(), Stop>,
         remains: Remains,
     ) -> Attempted {
-        let Remains { server: connection, response, up, down, moved, fault, .. } = remains;
+        let Remains { server: connection, response, up, down, moved, fault, unsent, .. } = remains;
         if let Some(fault) = fault {
             self.record.failed(fault);
         }
@@ -416,6 +442,8 @@ impl Job<'_> {
                 self.record.close(Reason::Done);
                 Attempted::Finished(Finish::Delivered(Reason::Done))
             }
+            // Nothing of it has reached the client.
+            Err(Stop::Server(reason)) if unsent => Attempted::Finished(self.answer_ending(reason, &[])),
             Err(stop) => {
                 self.record.close(stop.reason());
                 Attempted::Finished(Finish::Aborted(stop.reason()))

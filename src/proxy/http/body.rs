@@ -4,7 +4,8 @@ use std::ops::Range;
 use std::task::{Context, Poll, ready};
 
 use super::buffers::Inbound;
-use crate::http2::Code;
+use super::exchange::Deed;
+use crate::http2::head::SHORTER;
 use crate::message::chunked::Decoder;
 use crate::message::framing::Length;
 use crate::message::head::Fields;
@@ -67,8 +68,8 @@ pub(super) enum BodyFault {
     Cut,
     /// It is not what its framing says.
     Malformed(line::Fault),
-    /// HTTP/2: the other side gave it up, or broke the protocol.
-    Reset(Code),
+    /// HTTP/2: its stream was given up, by either side, for what the other did.
+    GivenUp(Deed),
 }
 
 impl BodyFault {
@@ -79,8 +80,38 @@ impl BodyFault {
             Self::Malformed(line::Fault::TooLarge) => Some("its trailers are too large"),
             Self::Malformed(line::Fault::TooMany) => Some("it has too many trailers"),
             Self::Malformed(fault) => Some(fault.words()),
-            Self::Broken(_) | Self::Cut | Self::Reset(_) => None,
+            Self::Broken(_) | Self::Cut | Self::GivenUp(_) => None,
         }
+    }
+
+    /// What the other side did, where that says more than how the body ended.
+    pub(super) fn deed(self) -> Option<Deed> {
+        match self {
+            Self::GivenUp(deed) => Some(deed),
+            Self::Broken(_) | Self::Cut | Self::Malformed(_) => self.words().map(Deed::Wrong),
+        }
+    }
+}
+
+/// How much of a body has still to go out, if its head said how long it is. Whatever its sender does, no more goes out than
+/// that: what the other side would take the rest for is the next message.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Due(Option<u64>);
+
+impl Due {
+    /// A body that its head says to be so long.
+    pub(super) fn of(length: Length) -> Self {
+        Self(length.known())
+    }
+
+    /// So many bytes go out now; with `last`, nothing follows them.
+    ///
+    /// # Errors
+    /// What is wrong with that: then they may not go out.
+    pub(super) fn pay(&mut self, bytes: usize, last: bool) -> Result<(), &'static str> {
+        let Some(left) = &mut self.0 else { return Ok(()) };
+        *left = left.checked_sub(bytes as u64).ok_or("its body is longer than it says")?;
+        if last && *left > 0 { Err(SHORTER) } else { Ok(()) }
     }
 }
 
@@ -168,5 +199,31 @@ impl Body {
                 return Poll::Ready(Ok(Piece { bytes, end: self.is_over() }));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_and_no_less_goes_out_than_a_head_said() {
+        let sent = |length, pieces: &[(usize, bool)]| {
+            let mut due = Due::of(length);
+            pieces.iter().try_for_each(|(bytes, last)| due.pay(*bytes, *last))
+        };
+        assert_eq!(sent(Length::None, &[(0, true)]), Ok(()));
+        assert_eq!(sent(Length::Exactly(5), &[(2, false), (3, true)]), Ok(()));
+        assert_eq!(sent(Length::Exactly(5), &[(5, false), (0, true)]), Ok(()));
+        assert_eq!(sent(Length::Unknown, &[(5, false), (9, true)]), Ok(()));
+        for (length, pieces) in [
+            (Length::None, &[(1, false)][..]),
+            (Length::Exactly(5), &[(6, true)]),
+            (Length::Exactly(5), &[(5, false), (1, true)]),
+        ] {
+            assert_eq!(sent(length, pieces), Err("its body is longer than it says"));
+        }
+        assert_eq!(sent(Length::Exactly(5), &[(4, true)]), Err(SHORTER));
+        assert_eq!(sent(Length::Exactly(5), &[(4, false), (0, true)]), Err(SHORTER));
     }
 }

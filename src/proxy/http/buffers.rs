@@ -235,6 +235,15 @@ impl Outbound {
         self.sent == 0 && !self.pending.is_empty()
     }
 
+    /// Takes back all that was written, if the kernel has taken none of it; whether that is so.
+    pub(super) fn withdraw(&mut self) -> bool {
+        let is_untouched = self.is_untouched();
+        if is_untouched {
+            self.pending.clear();
+        }
+        is_untouched
+    }
+
     /// Where a head is written to; it goes with what follows it, or with the next [`Outbound::poll_flush`].
     pub(super) fn writer(&mut self) -> &mut Vec<u8> {
         &mut self.pending

@@ -3,14 +3,15 @@
 //! Bodies pass through the worker's buffer in pieces. What one side has sent is read only when the other side has taken
 //! what came before, so that a slow reader slows the sender down and no more than one piece waits here each way.
 
+mod ends;
+
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::body::{BodyFault, Outgoing, Piece};
-use super::client::Gone;
+use super::body::{BodyFault, Due, Outgoing, Piece};
 use super::compress::Encoding;
 use super::copy::Tee;
 use super::server::NoHead;
@@ -19,11 +20,15 @@ use super::timer::Timer;
 use crate::ending::Reason;
 use crate::message::chunked::{HEADROOM, TAILROOM};
 use crate::message::compress::Failed;
+use crate::message::framing::Length;
 use crate::message::line::Limits;
 use crate::message::response::Response;
 use crate::net::errno::is_disconnect;
 use crate::proxy::metronome::BEAT;
 use crate::relay::{Broken, Conduit, Direction, Meter, Recall, Scratch, Wire};
+use ends::{CLIENT, SERVER, of_no_head};
+
+pub(super) use ends::{Deed, of_client_broken, of_gone};
 
 /// How long a client may send a body slowly before its rate is looked at.
 const GRACE: Duration = Duration::from_secs(5);
@@ -35,7 +40,7 @@ const TURN: usize = 1024 * 1024;
 /// A read of so much says that there is more.
 const FULL: usize = 60 * 1024;
 /// An exchange that is over before was a short one.
-const SHORT: Duration = BEAT;
+pub(super) const SHORT: Duration = BEAT;
 /// What is still to come of a body is spliced if it is no less than this: under it, a copy is cheaper.
 const LARGE: u64 = 128 * 1024;
 /// A splice that brings less than this would have been cheaper as a copy.
@@ -96,10 +101,15 @@ pub(super) struct Remains {
     pub(super) up: u64,
     pub(super) down: u64,
     pub(super) unseen: bool,
-    pub(super) fault: Option<&'static str>,
+    pub(super) fault: Option<Deed>,
     pub(super) moved: Instant,
     /// Whether nothing of the request's body was read.
     pub(super) is_body_whole: bool,
+    /// Whether no byte of a response came, be it of an informational one, and whether the connection ended so.
+    pub(super) untouched: bool,
+    pub(super) lost: bool,
+    /// Whether the client was sent nothing of the response.
+    pub(super) unsent: bool,
 }
 
 /// One request and its response, under way.
@@ -119,12 +129,19 @@ pub(super) struct Exchange<'a, 'c> {
     /// Bytes of the request's body that were read, and of the response's that were passed on.
     pub(super) up: u64,
     pub(super) down: u64,
+    /// How much of the response's body has still to go out.
+    due: Due,
     /// How many informational responses there were.
     informed: u8,
     /// Whether the server said that it has not looked at the request.
-    pub(super) unseen: bool,
-    /// What is wrong with what one side sent, where that is why it stopped.
-    pub(super) fault: Option<&'static str>,
+    unseen: bool,
+    /// Whether the connection ended where a head was to come.
+    lost: bool,
+    /// What one side did, where that is why it stopped.
+    fault: Option<Deed>,
+    /// Whether the head of the response could be taken back for as long as it goes alone, and whether it was.
+    may_unsend: bool,
+    unsent: bool,
     /// Whether the server takes no more of the request.
     refused: bool,
     /// Whether the request was read to its end, and whether it was so from the beginning.
@@ -167,8 +184,12 @@ impl<'a, 'c> Exchange<'a, 'c> {
             first_byte: Duration::ZERO,
             up: 0,
             down: 0,
+            due: Due::of(Length::None),
             unseen: false,
+            lost: false,
             fault: None,
+            may_unsend: false,
+            unsent: false,
             refused: false,
             uploaded,
             bodiless: uploaded,
@@ -185,8 +206,15 @@ impl<'a, 'c> Exchange<'a, 'c> {
     /// It is over, whichever way: what is left of it.
     pub(super) fn into_remains(self) -> Remains {
         let is_body_whole = self.is_body_whole();
-        let Self { server, response, copy, up, down, unseen, fault, moved, .. } = self;
-        Remains { server, response, copy, up, down, unseen, fault, moved, is_body_whole }
+        let untouched = self.informed == 0 && self.response.is_blank();
+        let Self { server, response, copy, up, down, unseen, lost, fault, moved, unsent, .. } = self;
+        Remains { server, response, copy, up, down, unseen, lost, fault, moved, unsent, is_body_whole, untouched }
+    }
+
+    /// A body follows that is so long.
+    pub(super) fn owes(&mut self, length: Length) {
+        self.due = Due::of(length);
+        self.may_unsend = self.client.may_unsend();
     }
 
     /// Whether the request was read to its end.
@@ -228,7 +256,7 @@ impl<'a, 'c> Exchange<'a, 'c> {
                 Poll::Pending => {}
                 Poll::Ready(Ok(())) if self.response.is_informational() && self.response.status != 101 => {
                     if self.informed >= MOST_INFORMATIONAL {
-                        self.fault = Some("it sends informational responses without end");
+                        self.fault = Some(Deed::Wrong("it sends informational responses without end"));
                         return Poll::Ready(Arrived::Stopped(Stop::Server(Reason::BadResponse)));
                     }
                     self.informed += 1;
@@ -242,10 +270,9 @@ impl<'a, 'c> Exchange<'a, 'c> {
                     return Poll::Ready(Arrived::Head);
                 }
                 Poll::Ready(Err(no_head)) => {
-                    self.unseen = no_head == NoHead::Unseen;
-                    if let NoHead::Malformed(fault) = no_head {
-                        self.fault = Some(fault.words());
-                    }
+                    self.unseen = matches!(no_head, NoHead::Unseen(_));
+                    self.lost = matches!(no_head, NoHead::Broken(_) | NoHead::Closed);
+                    self.fault = no_head.deed();
                     return Poll::Ready(Arrived::Stopped(Stop::Server(of_no_head(no_head))));
                 }
             }
@@ -319,7 +346,7 @@ impl<'a, 'c> Exchange<'a, 'c> {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Ok(piece)) => piece,
                     Poll::Ready(Err(fault)) => {
-                        *words = fault.words();
+                        *words = fault.words().map(Deed::Wrong);
                         return Poll::Ready(Err(Stop::Client(CLIENT.of_fault(fault))));
                     }
                 };
@@ -395,13 +422,13 @@ impl<'a, 'c> Exchange<'a, 'c> {
                 }
                 continue;
             }
-            let Self { client, server, scratch, bounds, fault: words, .. } = self;
+            let Self { client, server, scratch, bounds, fault: deed, due, .. } = self;
             let moved = scratch.with_buffer(|buffer| {
                 let room = buffer.len() - TAILROOM;
                 let Some(lent) = buffer.get_mut(HEADROOM..room) else { return Poll::Pending };
                 let Piece { bytes, end } =
                     ready!(server.poll_body(cx, lent, &bounds.trailer_limits)).map_err(|fault| {
-                        *words = fault.words();
+                        *deed = fault.deed();
                         Stop::Server(SERVER.of_fault(fault))
                     })?;
                 let place = HEADROOM..HEADROOM + bytes;
@@ -411,6 +438,10 @@ impl<'a, 'c> Exchange<'a, 'c> {
                     Some(encoding) => encoding.encode(piece).map_err(|Failed| Stop::Ours(Reason::Internal))?,
                 };
                 let passed = piece.len();
+                due.pay(passed, piece.last).map_err(|words| {
+                    *deed = Some(Deed::Wrong(words));
+                    Stop::Server(Reason::BadResponse)
+                })?;
                 client.send(cx, piece).map_err(|broken| Stop::Client(of_client_broken(broken)))?;
                 Poll::Ready(Ok((bytes, passed, end)))
             });
@@ -419,7 +450,11 @@ impl<'a, 'c> Exchange<'a, 'c> {
                 // The head goes alone.
                 Poll::Pending if began => continue,
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(moved) => moved?,
+                Poll::Ready(Err(stop)) => {
+                    self.unsent = began && self.may_unsend && self.client.unsend();
+                    return Poll::Ready(Err(stop));
+                }
+                Poll::Ready(Ok(moved)) => moved,
             };
             self.down += passed as u64;
             self.moved = Instant::now();
@@ -474,6 +509,8 @@ impl<'a, 'c> Exchange<'a, 'c> {
         };
         self.splices = taken >= SMALL;
         server.body.passed(taken as u64);
+        // It is no more than its head said: so much and no more was asked for.
+        let _all = self.due.pay(taken, false);
         self.down += taken as u64;
         self.moved = Instant::now();
         Poll::Ready(Ok(taken))
@@ -516,68 +553,4 @@ impl<'a, 'c> Exchange<'a, 'c> {
         }
         timer.poll(cx, next.0).map(|()| next.1)
     }
-}
-
-pub(super) fn of_gone(gone: Gone) -> Reason {
-    match gone {
-        Gone::Reset => Reason::ClientReset,
-        Gone::Closed => Reason::ClientClosed,
-    }
-}
-
-fn of_no_head(no_head: NoHead) -> Reason {
-    match no_head {
-        NoHead::Broken(broken) => SERVER.of_broken(broken),
-        NoHead::Closed => Reason::ServerClosed,
-        NoHead::Unseen => Reason::ServerReset,
-        NoHead::Malformed(_) => Reason::BadResponse,
-    }
-}
-
-/// What it is called when one side's bytes come to an end.
-struct Ends {
-    reset: Reason,
-    closed: Reason,
-    truncated: Reason,
-    garbled: Reason,
-    malformed: Reason,
-}
-
-const CLIENT: Ends = Ends {
-    reset: Reason::ClientReset,
-    closed: Reason::ClientClosed,
-    truncated: Reason::ClientTruncated,
-    garbled: Reason::TlsError,
-    malformed: Reason::BadRequest,
-};
-const SERVER: Ends = Ends {
-    reset: Reason::ServerReset,
-    closed: Reason::ServerClosed,
-    truncated: Reason::ServerTruncated,
-    garbled: Reason::ServerTlsError,
-    malformed: Reason::BadResponse,
-};
-
-impl Ends {
-    fn of_broken(&self, broken: Broken) -> Reason {
-        match broken {
-            Broken::System(errno) if is_disconnect(errno) => self.reset,
-            Broken::System(_) => Reason::Internal,
-            Broken::Truncated => self.truncated,
-            Broken::Garbled => self.garbled,
-        }
-    }
-
-    fn of_fault(&self, fault: BodyFault) -> Reason {
-        match fault {
-            BodyFault::Broken(broken) => self.of_broken(broken),
-            BodyFault::Cut => self.closed,
-            BodyFault::Malformed(_) => self.malformed,
-            BodyFault::Reset(_) => self.reset,
-        }
-    }
-}
-
-pub(super) fn of_client_broken(broken: Broken) -> Reason {
-    CLIENT.of_broken(broken)
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use super::attempt::Errand;
+use super::exchange::Stop;
 use super::http2::Http2Connection;
 use super::request::Job;
 use super::server::Http1Server;
@@ -60,7 +61,10 @@ impl Job<'_> {
     }
 
     /// Gets a connection to a server, where none waits, and hands it the head of the request.
-    pub(super) async fn connect(&mut self, errand: &Errand<'_>, server: &Backend) -> Result<Link, Reason> {
+    ///
+    /// # Errors
+    /// There is none, or the client has left meanwhile.
+    pub(super) async fn connect(&mut self, errand: &Errand<'_>, server: &Backend) -> Result<Link, Stop> {
         let desk = Rc::clone(&self.context.desk);
         let HttpPool { keep, version, .. } = &errand.pool.http;
         let is_pooled = errand.header.is_empty();
@@ -87,7 +91,7 @@ impl Job<'_> {
                 upstreams.gate(server, keep).http1.set(false);
                 upstreams.put_shared(server, keep, connection.clone());
             }
-            let server = self.send_http2(errand, server, &mut connection)?;
+            let server = self.send_http2(errand, server, &mut connection).map_err(Stop::Server)?;
             return Ok(Link { connection: server, connecting });
         }
         let connection = Box::new(Http1Server::new(end));
@@ -106,7 +110,7 @@ impl Job<'_> {
     }
 
     /// Finds or makes a connection of HTTP/2 that others use as well; none where the server speaks HTTP/1 after all.
-    async fn share(&mut self, errand: &Errand<'_>, server: &Backend) -> Result<Option<Link>, Reason> {
+    async fn share(&mut self, errand: &Errand<'_>, server: &Backend) -> Result<Option<Link>, Stop> {
         let desk = Rc::clone(&self.context.desk);
         let HttpPool { keep, version, .. } = &errand.pool.http;
         let upstreams = &desk.requests.upstreams;
@@ -116,17 +120,17 @@ impl Job<'_> {
         }
         let failures = gate.failures();
         let upgrades = self.request.upgrade().is_some();
-        let making = gate.enter().await;
+        let making = self.while_wanted(gate.enter()).await?;
         if let Some(mut connection) = upstreams.take_shared(server, keep, Instant::now()) {
-            if upgrades && !connection.will_take_connect().await {
+            if upgrades && !self.while_wanted(connection.will_take_connect()).await? {
                 return Ok(None);
             }
-            let connection = self.send_http2(errand, server, &mut connection)?;
+            let connection = self.send_http2(errand, server, &mut connection).map_err(Stop::Server)?;
             return Ok(Some(Link { connection, connecting: None }));
         }
         // Whoever made one meanwhile has met the same.
         if let Some(reason) = gate.failed_since(failures) {
-            return Err(reason);
+            return Err(Stop::Server(reason));
         }
         if *version == HttpVersion::Auto
             && let Some(connection) = upstreams.take(&desk, server, keep, Instant::now())
@@ -136,9 +140,11 @@ impl Job<'_> {
         let started = Instant::now();
         let made = match self.dial(errand, server, false).await {
             Ok(end) => end,
-            Err(reason) => {
-                gate.failed(reason);
-                return Err(reason);
+            Err(stop) => {
+                if let Stop::Server(reason) = stop {
+                    gate.failed(reason);
+                }
+                return Err(stop);
             }
         };
         let connecting = Some(started.elapsed());
@@ -154,10 +160,10 @@ impl Job<'_> {
         }
         let mut connection = Http2Connection::begin(&desk, made, making);
         upstreams.put_shared(server, keep, connection.clone());
-        if upgrades && !connection.will_take_connect().await {
+        if upgrades && !self.while_wanted(connection.will_take_connect()).await? {
             return Ok(None);
         }
-        let connection = self.send_http2(errand, server, &mut connection)?;
+        let connection = self.send_http2(errand, server, &mut connection).map_err(Stop::Server)?;
         Ok(Some(Link { connection, connecting }))
     }
 
@@ -180,7 +186,7 @@ impl Job<'_> {
     }
 
     /// Connects to a server; `as_http1` has it speak HTTP/1, whatever else it would choose.
-    async fn dial(&mut self, errand: &Errand<'_>, server: &Backend, as_http1: bool) -> Result<ServerEnd, Reason> {
+    async fn dial(&mut self, errand: &Errand<'_>, server: &Backend, as_http1: bool) -> Result<ServerEnd, Stop> {
         let worker = self.context.desk.worker;
         let as_http1 = server
             .tls
@@ -190,14 +196,17 @@ impl Job<'_> {
         let server = as_http1.as_ref().unwrap_or(server);
         let reaching = Box::pin(reach(worker, &errand.pool.pool, server, First::Us, &errand.header));
         let reached = match errand.bounds.expires {
-            None => reaching.await,
-            Some(expires) => timeout_at(expires, reaching).await.unwrap_or_else(|_| Err(Reason::RequestTimeout.into())),
+            None => self.while_wanted(reaching).await?,
+            Some(expires) => {
+                let in_time = self.while_wanted(timeout_at(expires, reaching)).await?;
+                in_time.unwrap_or_else(|_| Err(Reason::RequestTimeout.into()))
+            }
         };
         reached.map_err(|Unreached { reason, words }| {
             if let Some(words) = words {
                 self.record.failed(words);
             }
-            reason
+            Stop::Server(reason)
         })
     }
 
@@ -219,7 +228,10 @@ impl Job<'_> {
                 }
             }
             // It is a stream of a connection that waits by itself.
-            Server::Http2(_) => {}
+            Server::Http2(stream) => {
+                drop(stream);
+                desk.requests.upstreams.settle(server);
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::body::{Body, BodyFault, Outgoing, Piece};
 use super::buffers::{Inbound, Outbound, Stash};
+use super::exchange::Deed;
 use crate::message::chunked;
 use crate::message::framing::Length;
 use crate::message::line::{self, Limits};
@@ -42,9 +43,22 @@ pub(super) enum NoHead {
     /// It was closed before the head was whole.
     Closed,
     /// The server says that it has not looked at the request.
-    Unseen,
+    Unseen(Deed),
+    /// HTTP/2: the stream was given up, by either side, for what the server did; it may have looked at the request.
+    GivenUp(Deed),
     /// It is no head.
     Malformed(line::Fault),
+}
+
+impl NoHead {
+    /// What the server did, where that says more than how it ended.
+    pub(super) fn deed(self) -> Option<Deed> {
+        match self {
+            Self::Unseen(deed) | Self::GivenUp(deed) => Some(deed),
+            Self::Malformed(fault) => Some(Deed::Wrong(fault.words())),
+            Self::Broken(_) | Self::Closed => None,
+        }
+    }
 }
 
 impl Http1Server {

@@ -159,6 +159,22 @@ impl Client<'_> {
         }
     }
 
+    /// Whether what is said next could be taken back as a whole, for as long as nothing follows it.
+    pub(super) fn may_unsend(&self) -> bool {
+        match self {
+            Self::Http1(client) => client.outbound.is_empty(),
+            Self::Http2(_) | Self::Nobody(_) => false,
+        }
+    }
+
+    /// Takes back what was said. Whether nothing of it has left.
+    pub(super) fn unsend(&mut self) -> bool {
+        match self {
+            Self::Http1(client) => client.outbound.withdraw(),
+            Self::Http2(_) | Self::Nobody(_) => false,
+        }
+    }
+
     /// Waits until the client has taken what was sent before.
     pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         match self {

@@ -107,6 +107,21 @@ impl Shelf {
         };
         same_tls && self.address == server.address
     }
+
+    /// Closes those that have waited for the longest, until no more wait than may. Those that carry requests do not wait.
+    fn bound(&mut self) {
+        let Self { keep, idle, shared, .. } = self;
+        loop {
+            let waiting = shared.iter().enumerate().filter_map(|(at, connection)| Some((connection.idle_since()?, at)));
+            if idle.len() + waiting.clone().count() <= keep.max_idle {
+                return;
+            }
+            match waiting.min() {
+                Some((since, at)) if idle.first().is_none_or(|idle| since < idle.since) => drop(shared.remove(at)),
+                Some(_) | None => drop(idle.remove(0)),
+            }
+        }
+    }
 }
 
 impl Idle {
@@ -124,7 +139,9 @@ fn is_aged(connection: &Http1Server, keep: &Keep, now: Instant) -> bool {
 fn is_spent(connection: &mut Http2Connection, keep: &Keep, now: Instant) -> bool {
     let too_old = !keep.max_age.is_zero() && now.duration_since(connection.made()) >= keep.max_age;
     let too_long = connection.idle_since().is_some_and(|since| now.duration_since(since) >= keep.idle_timeout);
-    too_old || too_long || connection.requests() >= keep.max_requests || connection.is_over()
+    // Its server takes none any more.
+    let useless = connection.idle_since().is_some() && !connection.has_room();
+    too_old || too_long || useless || connection.requests() >= keep.max_requests || connection.is_over()
 }
 
 impl Upstreams {
@@ -149,7 +166,7 @@ impl Upstreams {
         let mut servers = self.servers.borrow_mut();
         let shelf = servers.get_mut(&Arc::as_ptr(&server.state).addr()).filter(|shelf| shelf.is_for(server))?;
         shelf.shared.iter_mut().find_map(|connection| {
-            let fits = !is_spent(connection, keep, now) && connection.has_room(usize::MAX);
+            let fits = !is_spent(connection, keep, now) && connection.has_room();
             fits.then(|| connection.clone())
         })
     }
@@ -193,12 +210,16 @@ impl Upstreams {
         }
         let mut servers = self.servers.borrow_mut();
         let shelf = Self::shelf(&mut servers, server, keep);
-        if shelf.idle.len() >= keep.max_idle {
-            // The one that has waited the longest makes room.
-            drop(shelf.idle.remove(0));
-        }
         shelf.idle.push(Idle { connection, since: now });
+        shelf.bound();
         self.some_wait.notify_one();
+    }
+
+    /// A request on a connection of HTTP/2 is over, which may wait now.
+    pub(super) fn settle(&self, server: &Server) {
+        if let Some(shelf) = self.servers.borrow_mut().get_mut(&Arc::as_ptr(&server.state).addr()) {
+            shelf.bound();
+        }
     }
 
     /// Closes those to a server, as when it went down.
@@ -248,12 +269,14 @@ impl Upstreams {
 
     fn tidy(&self, desk: &Desk, now: Instant) {
         self.retain(|_, shelf| {
-            let Shelf { state, keep, idle, shared, gate, .. } = shelf;
-            if !state.is_healthy() {
+            if !shelf.state.is_healthy() {
                 return false;
             }
+            let Shelf { keep, idle, shared, .. } = shelf;
             idle.retain_mut(|idle| !idle.is_too_old(keep, now) && !idle.connection.is_spent(&desk.scratch));
             shared.retain_mut(|connection| !is_spent(connection, keep, now));
+            shelf.bound();
+            let Shelf { idle, shared, gate, .. } = shelf;
             !idle.is_empty() || !shared.is_empty() || Rc::strong_count(gate) > 1
         });
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use http::Method;
 use tokio::sync::Semaphore;
 
+use crate::stage::access::AccessLog;
 use crate::stage::frames::{ACK, END_HEADERS, Frames, GOAWAY, HEADERS, RST_STREAM, SETTINGS, WHOLE};
 use crate::stage::http2::{
     Answered, Asked, BY_HTTP2, Client, Message, Version, ask, fronting, read_body, send_answer, serve_http2,
@@ -248,6 +249,73 @@ async fn a_connection_is_closed_once_it_was_idle_for_too_long() {
 }
 
 #[tokio::test]
+async fn no_more_connections_wait_than_max_idle() {
+    let mut builder = h2::server::Builder::new();
+    builder.max_concurrent_streams(1);
+    let (holding, pool) = (Holding::start(builder).await, format!("{BY_HTTP2}\nupstream = {{ max_idle = 2 }}"));
+    let instance = Instance::start(&fronting(&[holding.server.address], "", &pool)).await;
+    let client = Client::connect(instance.address("web")).await;
+    let ask = |number: usize| {
+        let asked: Vec<_> = (0..number).map(|_| asking(&client, Asked::post("/", "x"))).collect();
+        holding.go.add_permits(number);
+        asked
+    };
+    for requests in [ask(1), ask(6)] {
+        for request in requests {
+            assert_eq!(request.await.unwrap().unwrap().status, 200);
+        }
+    }
+    let before = holding.server.accepted();
+    assert!(before >= 3, "{before} connections for six requests");
+    // Those that were closed are missing now: of as many requests as there were connections, two find one.
+    for number in 1..=before {
+        let asked = asking(&client, Asked::post("/", "x"));
+        holding.has(7 + number).await;
+        drop(asked);
+    }
+    let made = holding.server.accepted() - before;
+    assert_eq!(made, before - 2, "of {before} connections, two were kept");
+}
+
+#[tokio::test]
+async fn a_server_that_allows_no_request_is_a_bad_server() {
+    let server = Server::start(|stream| async move {
+        // SETTINGS_MAX_CONCURRENT_STREAMS is 3.
+        let mut frames = Frames::welcome(stream, &[0, 3, 0, 0, 0, 0]).await;
+        frames.farewell().await;
+    })
+    .await;
+    let log = AccessLog::new();
+    let instance = Instance::start(&log.of(&fronting(&[server.address], "", BY_HTTP2))).await;
+    let told = ask(Version::Two, instance.address("web"), Asked::get("/")).await;
+    assert_eq!((told.status, told.message.field("x-portreeve-reason")), (502, "bad_response"));
+    assert_eq!(log.line(1).await["error"], "its settings allow no request at all");
+    assert_eq!(server.accepted(), 1);
+}
+
+#[tokio::test]
+async fn the_log_says_how_a_server_gave_a_request_up() {
+    for (kind, payload, words) in [
+        (RST_STREAM, vec![0, 0, 0, 2], "it reset the stream: INTERNAL_ERROR (2)"),
+        (GOAWAY, going(1, 11), "it went away: ENHANCE_YOUR_CALM (11)"),
+    ] {
+        let server = with_a_first(move |mut frames: Frames| {
+            let payload = payload.clone();
+            async move {
+                let stream = frames.until(|frame| frame.kind == HEADERS).await.unwrap().stream;
+                frames.send(kind, 0, if kind == GOAWAY { 0 } else { stream }, &payload).await;
+            }
+        })
+        .await;
+        let log = AccessLog::new();
+        let instance = Instance::start(&log.of(&fronting(&[server.address], "", BY_HTTP2))).await;
+        ask(Version::Two, instance.address("web"), Asked::get("/")).await;
+        let line = log.line(1).await;
+        assert_eq!((&line["reason"], &line["error"]), (&"server_reset".into(), &words.into()), "{line:#}");
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_speaks_http1_by_alpn_is_spoken_to_in_it() {
     use crate::stage::pki::Pki;
     let (pki, (told, mut heard)) = (Pki::new(), tokio::sync::mpsc::channel(8));
@@ -298,9 +366,11 @@ async fn a_server_that_does_not_speak_http2_is_a_bad_server() {
             stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await;
     })
     .await;
-    let instance = Instance::start(&fronting(&[server.address], "", BY_HTTP2)).await;
+    let log = AccessLog::new();
+    let instance = Instance::start(&log.of(&fronting(&[server.address], "", BY_HTTP2))).await;
     let told = ask(Version::Two, instance.address("web"), Asked::get("/")).await;
-    assert_eq!(told.status, 502, "{told:?}");
+    assert_eq!((told.status, told.message.field("x-portreeve-reason")), (502, "bad_response"));
+    assert_eq!(log.line(1).await["error"], "it does not begin with settings");
 }
 
 #[tokio::test]

@@ -145,23 +145,27 @@ async fn nobody_changes_to_http2_by_an_extended_connect() {
 #[tokio::test]
 async fn a_server_that_did_not_understand_the_key_is_not_believed() {
     let (server, _heads) = agreeing(|_| "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".to_owned()).await;
-    let instance = Instance::start(&fronting(&[server.address], "", "")).await;
+    let log = AccessLog::new();
+    let instance = Instance::start(&log.of(&fronting(&[server.address], "", ""))).await;
     let client = Client::connect(instance.address("web")).await;
     let (response, _up) = client.begin(connect("websocket"), false).await;
     let answered = read_response(response).await.unwrap();
     assert_eq!((answered.status, answered.message.field("x-portreeve-reason")), (502, "bad_response"));
+    assert_eq!(log.line(1).await["error"], "its Sec-WebSocket-Accept is not that of the key");
 }
 
 #[tokio::test]
 async fn a_plain_response_to_an_extended_connect_is_no_tunnel() {
     let (server, record) = Server::recorder().await;
-    let instance = Instance::start(&fronting(&[server.address], "", "")).await;
+    let log = AccessLog::new();
+    let instance = Instance::start(&log.of(&fronting(&[server.address], "", ""))).await;
     let client = Client::connect(instance.address("web")).await;
     let (response, _up) = client.begin(connect("websocket"), false).await;
     let answered = read_response(response).await.unwrap();
     // With the server's own 200, the client would begin to speak another protocol.
     assert_eq!((answered.status, answered.message.field("x-portreeve-reason")), (502, "bad_response"));
     assert_eq!(record.requests(), ["GET /chat HTTP/1.1"]);
+    assert_eq!(log.line(1).await["error"], "a success answers what only 101 grants");
 }
 
 #[tokio::test]

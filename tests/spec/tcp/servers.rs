@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 
 use portreeve::ending::Reason;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::net::UnixListener;
 
 use crate::stage::access::AccessLog;
-use crate::stage::{ClosedPort, Instance, Server, balancing, eventually, hear, is_reset, within};
+use crate::stage::{ClosedPort, Deaf, Instance, Server, balancing, eventually, hear, is_reset, within};
 
 #[tokio::test]
 async fn a_closed_port_resets_the_client_at_once() {
@@ -151,23 +151,4 @@ async fn connections_to_a_server_are_counted_while_they_last() {
 fn failures(instance: &Instance, server: SocketAddr, reason: &str) -> f64 {
     let labels = format!("pool=\"web\",server=\"{server}\",reason=\"{reason}\"");
     instance.metric(&format!("portreeve_server_connect_failures_total{{{labels}}}")).unwrap_or(0.0)
-}
-
-/// A server to which connecting neither succeeds nor fails: its queue of one waiting connection is full, and the kernel
-/// drops what comes beyond (listen(2)).
-struct Deaf {
-    address: SocketAddr,
-    _listener: TcpListener,
-    _waiting: TcpStream,
-}
-
-impl Deaf {
-    async fn start() -> Self {
-        let socket = tokio::net::TcpSocket::new_v4().unwrap();
-        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let listener = socket.listen(0).unwrap();
-        let address = listener.local_addr().unwrap();
-        let waiting = within("the first in the queue", TcpStream::connect(address)).await.unwrap();
-        Self { address, _listener: listener, _waiting: waiting }
-    }
 }

@@ -2,7 +2,7 @@
 
 use crate::ending::Reason;
 use crate::http2::Head;
-use crate::http2::head::Pseudo;
+use crate::http2::head::{Pseudo, SHORTER};
 use crate::message::framing::{self, Length};
 use crate::message::head::{Known, Role};
 use crate::message::line::{Fault, LONGEST_HEAD, Limits};
@@ -139,7 +139,15 @@ fn same_authority(one: &[u8], other: &[u8]) -> bool {
     one.host.eq_ignore_ascii_case(other.host) && one.port == other.port
 }
 
-/// Takes the head of a response in.
+/// Whether a message of HTTP/2 that has such a field is malformed (RFC 9113 §8.2.2).
+const fn is_of_one_connection(known: Known) -> bool {
+    matches!(
+        known,
+        Known::Connection | Known::TransferEncoding | Known::KeepAlive | Known::ProxyConnection | Known::Upgrade
+    )
+}
+
+/// Takes the head of a response in; `ended` says that nothing follows it.
 pub(super) fn read_response(
     head: &mut Head,
     ended: bool,
@@ -155,9 +163,13 @@ pub(super) fn read_response(
         return Err(Fault::TooMany);
     }
     response.adopt(&mut head.fields, status);
+    if response.fields.iter().any(|(known, _, _)| is_of_one_connection(known)) {
+        return Err(Fault::Malformed("it has a field of HTTP/1 that concerns one connection"));
+    }
     let declared = framing::content_length(&response.fields)?;
     response.length = match declared {
         _ if to_head || matches!(status, 100..=199 | 204 | 304) => Length::None,
+        Some(1..) if ended => return Err(Fault::Malformed(SHORTER)),
         Some(bytes) => Length::Exactly(bytes),
         None if ended => Length::Exactly(0),
         None => Length::Unknown,

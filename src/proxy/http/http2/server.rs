@@ -147,9 +147,9 @@ impl Http2Connection {
     }
 
     /// Whether it can take another request now.
-    pub(in crate::proxy::http) fn has_room(&self, most: usize) -> bool {
+    pub(in crate::proxy::http) fn has_room(&self) -> bool {
         let (limit, under_way) = self.core.borrow().load();
-        !self.is_over() && under_way < limit.min(most)
+        !self.is_over() && under_way < limit
     }
 
     /// Whether it is of no more use.
@@ -235,13 +235,14 @@ impl Http2Server {
                 Poll::Ready(Ok(()))
             }
             Ok(Err(fault)) => Poll::Ready(Err(NoHead::Malformed(fault))),
-            // A request that the server says it has not looked at may be sent again, whatever it asks for (RFC 9113 §8.7).
-            Err(Broken::Reset(Code::REFUSED_STREAM) | Broken::Over { unseen: true }) => {
-                Poll::Ready(Err(NoHead::Unseen))
-            }
-            Err(Broken::Reset(_) | Broken::Wrong(_) | Broken::Over { unseen: false }) => {
-                Poll::Ready(Err(NoHead::Broken(super::stream::RESET)))
-            }
+            Err(broken) => Poll::Ready(Err(match (broken, self.stream.deed(broken)) {
+                // A request that the server says it has not looked at may be sent again, whatever it asks for (RFC 9113 §8.7).
+                (Broken::Reset(Code::REFUSED_STREAM) | Broken::Over { unseen: true }, Some(deed)) => {
+                    NoHead::Unseen(deed)
+                }
+                (_, Some(deed)) => NoHead::GivenUp(deed),
+                (_, None) => NoHead::Broken(super::stream::RESET),
+            })),
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::http2::hpack::encoder::Packer;
 use crate::http2::{self, Code, Connection, Head, Taken};
 use crate::message::head::Fields;
 use crate::proxy::http::body::{BodyFault, Piece};
+use crate::proxy::http::exchange::Deed;
 use crate::proxy::http::forward;
 use crate::relay::Broken;
 
@@ -110,8 +111,10 @@ impl Http2Stream {
                 }
                 Poll::Ready(Ok(Piece { bytes, end }))
             }
-            Err(http2::Broken::Reset(code) | http2::Broken::Wrong(code)) => Poll::Ready(Err(BodyFault::Reset(code))),
-            Err(http2::Broken::Over { .. }) => Poll::Ready(Err(BodyFault::Reset(Code::INTERNAL_ERROR))),
+            Err(broken) => {
+                drop(connection);
+                Poll::Ready(Err(self.deed(broken).map_or(BodyFault::Broken(RESET), BodyFault::GivenUp)))
+            }
         }
     }
 
@@ -192,6 +195,18 @@ impl Http2Stream {
             self.ended = true;
         }
         Poll::Ready(Ok(sent))
+    }
+
+    /// What the other side did that it is broken; nothing where the connection just ended.
+    pub(super) fn deed(&self, broken: http2::Broken) -> Option<Deed> {
+        let connection = self.connection.borrow();
+        match broken {
+            http2::Broken::Reset(code) => Some(Deed::Reset(code)),
+            http2::Broken::Wrong(_) | http2::Broken::Over { .. } => {
+                let wrong = connection.fault_of(self.id).map(Deed::Wrong);
+                wrong.or_else(|| connection.farewell().map(Deed::Left))
+            }
+        }
     }
 
     /// Waits until the other side gives the stream up, or the connection is gone.
