@@ -21,7 +21,7 @@ use crate::listener::{Mouth, Peers};
 use crate::logging::AccessWriter;
 use crate::metrics::{Catalogue, ListenerMetrics};
 use crate::net::listen::Acceptor;
-use crate::proxy::{Admitted, Desk, LiveConnections, Metronome, Requests, Target, Turnover};
+use crate::proxy::{Admitted, Desk, Dismissals, LiveConnections, Metronome, Requests, Target, Turnover};
 use crate::relay::Scratch;
 use crate::snapshot::Published;
 use crate::task::Tasks;
@@ -146,6 +146,7 @@ impl Worker {
                 scratch: Scratch::new(pipes),
                 turns: Turns::default(),
                 live: LiveConnections::default(),
+                dismissals: Dismissals::default(),
                 turnover: Turnover::default(),
                 requests: Requests::default(),
                 metronome: Metronome::default(),
@@ -258,10 +259,13 @@ fn obey(order: Order, desk: &Rc<Desk>, peers: &Rc<Peers>, mouths: &mut Mouths) {
             });
         }
         Order::CallBack { target, by, reason, done } => {
+            let count = desk.live.call_back(&target, by, reason);
             if let Target::Server(server) = &target {
                 desk.forget(server);
+                desk.dismissals.dismiss(server, by, reason);
+                desk.live.wake();
             }
-            let _asker_left = done.send(desk.live.call_back(&target, by, reason));
+            let _asker_left = done.send(count);
         }
         Order::Finish => {}
     }

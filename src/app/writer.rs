@@ -357,8 +357,9 @@ impl Writer {
             OnDown::Drain => now + snapshot.drain_timeout(),
             OnDown::Reset => now,
         };
-        let count = self.call_back(Target::Server(Arc::clone(server)), by, Reason::ServerDown).await;
-        tracing::info!(pool = %server.pool, server = %server.name, "{count} of its connections are to end");
+        let count = server.active();
+        self.call_back(Target::Server(Arc::clone(server)), by, Reason::ServerDown).await;
+        tracing::info!(pool = %server.pool, server = %server.name, "{count} of its connections and requests are to end");
     }
 
     fn drained_listeners(&self, previous: &Snapshot, removed: &[Name]) -> Vec<Target> {

@@ -513,6 +513,11 @@ impl Connection {
         }
     }
 
+    /// Has those that wait for anything on a stream look around.
+    pub fn wake_streams(&mut self) {
+        self.streams.values_mut().for_each(Stream::wake);
+    }
+
     /// Tells those that wait for room that there is some, in their turn: as many as there are frames that it has room for,
     /// and one if it has not even that.
     pub(super) fn offer(&mut self) {

@@ -90,6 +90,11 @@ impl LiveConnections {
         meant.map(|(_, live)| live.call_back(by, reason)).count()
     }
 
+    /// Has all look around whether anything concerns them.
+    pub fn wake(&self) {
+        self.0.borrow().iter().for_each(|(_, live)| live.recall.wake());
+    }
+
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -3,6 +3,7 @@
 
 mod connect;
 mod connection;
+mod dismissals;
 mod ends;
 mod http;
 mod intake;
@@ -26,6 +27,7 @@ use crate::task::Tasks;
 use crate::tls::Turns;
 
 pub use connection::{Admitted, Place};
+pub use dismissals::Dismissals;
 pub use live::{Live, LiveConnections, Target};
 pub use metronome::Metronome;
 
@@ -46,6 +48,8 @@ pub struct Desk {
     pub turns: Turns,
     /// The connections that are open.
     pub live: LiveConnections,
+    /// The servers that are to be rid of their requests.
+    pub dismissals: Dismissals,
     /// How quickly they come and go.
     pub turnover: Turnover,
     /// The tasks of the worker.

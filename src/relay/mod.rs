@@ -120,6 +120,11 @@ impl Recall {
     /// The relay is to be over by `by`, or by an earlier moment it was given before.
     pub fn set(&self, by: Instant) {
         self.by.set(Some(self.by.get().map_or(by, |earlier| earlier.min(by))));
+        self.wake();
+    }
+
+    /// Has whoever listens look around.
+    pub fn wake(&self) {
         if let Some(waker) = self.waker.borrow_mut().take() {
             waker.wake();
         }

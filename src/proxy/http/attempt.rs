@@ -292,8 +292,9 @@ impl Job<'_> {
         let witness = Witness::new(desk.worker, listener, Some(&server.state)).of_request();
         let response = desk.requests.stash.response();
         let Self { client, request, recall, timer, .. } = self;
+        let (state, to_head) = (&server.state, request.is_head());
         let mut exchange =
-            Exchange::new(client, connection, response, errand.bounds, &desk.scratch, recall, request.is_head(), sent);
+            Exchange::new(client, connection, response, state, errand.bounds, &desk, recall, to_head, sent);
         exchange.copy = errand.copy.take();
         exchange.first_byte = errand.pool.outlier.map_or(Duration::ZERO, |outlier| outlier.first_byte);
         if let Arrived::Stopped(stop) = exchange.until_head(timer, &witness).await {
@@ -343,8 +344,8 @@ impl Job<'_> {
         let remains = exchange.into_remains();
         // A client that leaves, or does not take what it asked for, is not the server's fault.
         witness.report(match result {
-            Err(Stop::Server(reason)) => Outcome::Failure(Lapse::Ended(reason)),
-            Ok(()) | Err(Stop::Client(_) | Stop::Ours(_)) => outcome,
+            Err(Stop::Server(reason)) if !was_dismissed(reason) => Outcome::Failure(Lapse::Ended(reason)),
+            Ok(()) | Err(Stop::Client(_) | Stop::Ours(_) | Stop::Server(_)) => outcome,
         });
         self.ended(errand, server, result, remains)
     }
@@ -370,7 +371,7 @@ impl Job<'_> {
             Stop::Server(reason) => {
                 // It had waited, and its server closed it before it saw the request.
                 let is_stale = reused && lost && untouched && broke(reason);
-                if !(is_stale || reused && unseen) {
+                if !(is_stale || reused && unseen || was_dismissed(reason)) {
                     witness.report(Outcome::Failure(Lapse::Ended(reason)));
                     self.record.left_unanswered();
                 }
@@ -381,7 +382,7 @@ impl Job<'_> {
                     () if unseen && is_body_whole && untouched => Again::AtOnce,
                     () if !may_be_sent_twice => Again::Never,
                     () if is_stale => Again::AtOnce,
-                    () if broke(reason) && retry_on.reset => Again::Elsewhere,
+                    () if (broke(reason) || was_dismissed(reason)) && retry_on.reset => Again::Elsewhere,
                     () if reason == Reason::ResponseTimeout && retry_on.timeout => Again::Elsewhere,
                     () => Again::Never,
                 };
@@ -464,6 +465,11 @@ impl Job<'_> {
 /// The next server to try: the one the client was with before, if it can be.
 fn pick<'p>(pool: &'p PoolInEffect, before: Option<usize>, key: Option<Key>, tried: &Tried) -> Option<Picked<'p>> {
     before.and_then(|place| pool.pool.pick_this(place, tried)).or_else(|| pool.pool.pick(tried, key))
+}
+
+/// Whether a server that is not to have requests any more was rid of one.
+const fn was_dismissed(reason: Reason) -> bool {
+    matches!(reason, Reason::ServerDown | Reason::Drained)
 }
 
 /// Whether a server ended the connection, in whatever way.

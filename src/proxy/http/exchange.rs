@@ -6,6 +6,7 @@
 mod ends;
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use super::copy::Tee;
 use super::server::NoHead;
 use super::sides::{Client, Server};
 use super::timer::Timer;
+use crate::backend::State;
 use crate::ending::Reason;
 use crate::message::chunked::{HEADROOM, TAILROOM};
 use crate::message::compress::Failed;
@@ -25,6 +27,7 @@ use crate::message::line::Limits;
 use crate::message::response::Response;
 use crate::net::errno::is_disconnect;
 use crate::proxy::metronome::BEAT;
+use crate::proxy::{Desk, Dismissals};
 use crate::relay::{Broken, Conduit, Direction, Meter, Recall, Scratch, Wire};
 use ends::{CLIENT, SERVER, of_no_head};
 
@@ -120,6 +123,9 @@ pub(super) struct Exchange<'a, 'c> {
     pub(super) bounds: &'a Bounds,
     pub(super) scratch: &'a Scratch,
     pub(super) recall: &'a Recall,
+    /// Whether the server is to be rid of it.
+    dismissals: &'a Dismissals,
+    state: &'a Arc<State>,
     /// Whether the response is to a HEAD.
     pub(super) to_head: bool,
     /// Where the request's body goes as well.
@@ -165,8 +171,9 @@ impl<'a, 'c> Exchange<'a, 'c> {
         client: &'a mut Client<'c>,
         server: Server,
         response: Box<Response>,
+        state: &'a Arc<State>,
         bounds: &'a Bounds,
-        scratch: &'a Scratch,
+        desk: &'a Desk,
         recall: &'a Recall,
         to_head: bool,
         now: Instant,
@@ -177,8 +184,10 @@ impl<'a, 'c> Exchange<'a, 'c> {
             server,
             response,
             bounds,
-            scratch,
+            scratch: &desk.scratch,
             recall,
+            dismissals: &desk.dismissals,
+            state,
             to_head,
             copy: None,
             first_byte: Duration::ZERO,
@@ -546,7 +555,8 @@ impl<'a, 'c> Exchange<'a, 'c> {
         let expires = self.bounds.expires.map(|at| (at, Stop::Ours(Reason::RequestTimeout)));
         self.recall.listen(cx);
         let recalled = self.recall.by().map(|at| (at, Stop::Ours(Reason::Shutdown)));
-        for earlier in expires.into_iter().chain(recalled) {
+        let dismissed = self.dismissals.due(self.state, self.began).map(|(at, reason)| (at, Stop::Server(reason)));
+        for earlier in expires.into_iter().chain(recalled).chain(dismissed) {
             if earlier.0 < next.0 {
                 next = earlier;
             }

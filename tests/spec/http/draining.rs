@@ -3,11 +3,11 @@
 use portreeve::app::Stopped;
 
 use super::in_front_of;
-use crate::stage::Instance;
 use crate::stage::access::AccessLog;
 use crate::stage::http::{Client, Recorder, Stand, ok, serving};
 use crate::stage::http2::Version;
 use crate::stage::speaker::Speaker;
+use crate::stage::{Instance, eventually};
 
 #[tokio::test]
 async fn requests_under_way_are_finished_and_told_that_they_are_the_last() {
@@ -115,4 +115,79 @@ async fn half_a_head_is_drained_with_its_listener() {
     assert_eq!((response.status(), response.field("x-portreeve-reason")), (503, "drained"));
     let line = log.line(2).await;
     assert_eq!((&line["reason"], &line["path"]), (&"drained".into(), &"/half".into()), "{line}");
+}
+
+/// A configuration with one server in this state, and what its pool says of servers that go.
+fn in_state(stand: &Stand, state: &str, on_down: &str) -> String {
+    let server = format!("[{{ address = \"{}\", state = \"{state}\" }}]", stand.address);
+    let text = serving(&[stand.address], "", &format!("on_down = \"{on_down}\""));
+    let text = text.replace(&crate::stage::list(&[stand.address]), &server);
+    format!("drain_timeout = \"200ms\"\n{text}")
+}
+
+#[tokio::test]
+async fn requests_at_a_server_that_goes_end_as_its_pool_says_and_their_connections_stay() {
+    for (version, on_down) in Version::each().flat_map(|version| ["reset", "drain"].map(|on_down| (version, on_down))) {
+        let (stand, log) = (Stand::new().await, AccessLog::new());
+        let instance = Instance::start(&log.of(&in_state(&stand, "ready", on_down))).await;
+        let (mut waiting, mut half) = (Speaker::of(version, &instance).await, Speaker::of(version, &instance).await);
+        waiting.get("/waiting", "").await;
+        let (_mute, _) = stand.asked().await;
+        half.get("/half", "").await;
+        let (mut server, _) = stand.asked().await;
+        server.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab").await;
+        let moved = || instance.of_server("bytes_total", stand.address, ",direction=\"out\"");
+        eventually("half of a response", || moved() == 2.0).await;
+        instance.running.reload_text(&log.of(&in_state(&stand, "maintenance", on_down))).await.unwrap();
+        let response = waiting.response().await;
+        assert_eq!((response.status(), response.field("x-portreeve-reason")), (503, "drained"), "{version:?}");
+        half.is_cut_off().await;
+        let lines = log.lines(2).await;
+        assert!(lines.iter().all(|line| line["reason"] == "drained"), "{lines:?}");
+        // Once it is back, it gets what the same client asks for.
+        instance.running.reload_text(&log.of(&in_state(&stand, "ready", on_down))).await.unwrap();
+        waiting.get("/again", "").await;
+        let (mut server, _) = stand.asked().await;
+        server.send(ok("back")).await;
+        assert_eq!(waiting.response().await.text(), "back");
+    }
+}
+
+#[tokio::test]
+async fn requests_at_a_server_that_goes_are_finished_where_nothing_else_is_said_or_there_is_time() {
+    for (on_down, drain_timeout) in [("keep", "0s"), ("drain", "1h")] {
+        let stand = Stand::new().await;
+        let text = |state| in_state(&stand, state, on_down).replace("200ms", drain_timeout);
+        let instance = Instance::start(&text("ready")).await;
+        let mut client = Client::of(&instance).await;
+        client.get("/", "").await;
+        let (mut server, _) = stand.asked().await;
+        instance.running.reload_text(&text("maintenance")).await.unwrap();
+        server.send(ok("in peace")).await;
+        let response = client.response().await;
+        assert_eq!((response.text(), response.one("connection")), ("in peace", None));
+    }
+}
+
+#[tokio::test]
+async fn a_request_whose_server_goes_is_tried_at_another_if_resets_are() {
+    let (stand, other) = (Stand::new().await, Recorder::ok().await);
+    let text = |state| {
+        let both = crate::stage::list(&[stand.address, other.address()]);
+        in_state(&stand, state, "reset")
+            .replace("servers = [", "retry_on = [\"reset\"]\nbalance = \"round_robin\"\nservers = [")
+            .replace(&format!("state = \"{state}\" }}]"), &format!("state = \"{state}\" }}, \"{}\"]", other.address()))
+            .replace(&both, "")
+    };
+    let instance = Instance::start(&text("ready")).await;
+    // One of them has come to the other server.
+    let mut clients = [Client::of(&instance).await, Client::of(&instance).await];
+    for client in &mut clients {
+        client.get("/", "").await;
+    }
+    let (_mute, _) = stand.asked().await;
+    instance.running.reload_text(&text("maintenance")).await.unwrap();
+    for client in &mut clients {
+        assert_eq!(client.response().await.text(), "ok");
+    }
 }

@@ -151,8 +151,14 @@ pub(super) async fn serve(
     });
     let driver = Driver::new(&core, end);
     let until = accepted + terms.request_header;
-    let serving =
-        Serving { shared: Rc::clone(&shared), core: Rc::clone(&core), until, retires: terms.retires, leaving: false };
+    let serving = Serving {
+        shared: Rc::clone(&shared),
+        core: Rc::clone(&core),
+        until,
+        retires: terms.retires,
+        leaving: false,
+        dismissals: 0,
+    };
     let reason = serving.run(driver).await;
     let fault = core.borrow().fault();
     Served { reason, had_requests: shared.total.get() > 0, fault }
@@ -167,6 +173,8 @@ struct Serving {
     retires: Option<Instant>,
     /// Whether the client was told that there will be no further requests (GOAWAY).
     leaving: bool,
+    /// How many dismissals of servers its streams have heard of.
+    dismissals: u64,
 }
 
 /// What happens next on a connection.
@@ -223,6 +231,10 @@ impl Serving {
         }
         let recall = &self.shared.live.recall;
         recall.listen(cx);
+        let dismissals = self.shared.context.desk.dismissals.count();
+        if std::mem::replace(&mut self.dismissals, dismissals) != dismissals {
+            self.core.borrow_mut().wake_streams();
+        }
         let now = Instant::now();
         if self.shared.active.get() > 0 {
             self.until = now + self.shared.lasting.get().keep_alive;
