@@ -50,6 +50,8 @@ pub struct State {
     standby: AtomicBool,
     /// Who wants to know when the load or a flag changes: the ranking of the pool it is in now, if that keeps one.
     watching: ArcSwapOption<Watching>,
+    /// Whether anybody ever was: hardly anything is quicker to look at.
+    is_watched: AtomicBool,
     /// What no pick reads.
     rest: Box<Rest>,
 }
@@ -174,6 +176,7 @@ impl State {
             standby: AtomicBool::new(false),
             restraint: Restraint::default(),
             watching: ArcSwapOption::empty(),
+            is_watched: AtomicBool::new(false),
             rest: Box::new(rest),
         })
     }
@@ -344,7 +347,11 @@ impl State {
     /// Lets the ranking of a newly published pool hear of changes, in place of any earlier one; it is told at once, so
     /// that it knows what changed since it was built.
     pub fn set_watching(&self, watching: Option<Watching>) {
+        let is_watched = watching.is_some();
         self.watching.store(watching.map(Arc::new));
+        if is_watched {
+            self.is_watched.store(true, Ordering::SeqCst);
+        }
         self.announce();
     }
 
@@ -357,7 +364,9 @@ impl State {
     }
 
     fn announce(&self) {
-        if let Some(watching) = &*self.watching.load() {
+        if self.is_watched.load(Ordering::SeqCst)
+            && let Some(watching) = &*self.watching.load()
+        {
             watching.watcher.changed(watching.place, self);
         }
     }

@@ -253,9 +253,9 @@ impl Pool {
         StickyTable::new(self.name(), self.servers().map(|server| &server.state.name))
     }
 
-    /// Counts a request as this pool's. The guard does not keep the pool.
+    /// Counts a request as this pool's.
     #[must_use]
-    pub fn enter(&self) -> InFlight {
+    pub fn enter(&self) -> InFlight<'_> {
         self.traffic.enter()
     }
 

@@ -21,7 +21,7 @@ use crate::listener::{Mouth, Peers};
 use crate::logging::AccessWriter;
 use crate::metrics::{Catalogue, ListenerMetrics};
 use crate::net::listen::Acceptor;
-use crate::proxy::{Admitted, Desk, Dismissals, LiveConnections, Metronome, Requests, Target, Turnover};
+use crate::proxy::{Admitted, Current, Desk, Dismissals, LiveConnections, Metronome, Requests, Target, Turnover};
 use crate::relay::Scratch;
 use crate::snapshot::Published;
 use crate::task::Tasks;
@@ -83,6 +83,8 @@ pub enum Order {
         /// Answered with how many there are.
         done: oneshot::Sender<usize>,
     },
+    /// Let go of the snapshot before, which has been replaced.
+    Renew,
     /// End once no connection is left; all were called back before.
     Finish,
 }
@@ -139,6 +141,7 @@ impl Worker {
             let Equipment { published, catalogue, access, pipes } = equipment;
             let desk = Rc::new(Desk {
                 worker: number,
+                current: Current::new(Arc::clone(&published)),
                 published,
                 tasks: Tasks::new(Arc::clone(&catalogue)),
                 catalogue,
@@ -267,6 +270,7 @@ fn obey(order: Order, desk: &Rc<Desk>, peers: &Rc<Peers>, mouths: &mut Mouths) {
             }
             let _asker_left = done.send(count);
         }
+        Order::Renew => drop(desk.current.snapshot()),
         Order::Finish => {}
     }
 }

@@ -256,6 +256,7 @@ impl Writer {
         let drained = self.drained_listeners(&previous, &plan.removed_listeners);
         let duties = drains::changes(&previous, &snapshot);
         let snapshot = self.publish(snapshot, previous);
+        self.renew().await;
         self.source = source;
         self.asked = Arc::new(asked);
         self.view.access().reopen();
@@ -287,6 +288,13 @@ impl Writer {
         snapshot.take_over();
         show_snapshot(&self.equipment.catalogue, &snapshot);
         snapshot
+    }
+
+    /// Has workers without requests let go of the snapshot before.
+    async fn renew(&self) {
+        for worker in &self.workers {
+            let _ended_before = worker.orders.send(Order::Renew).await;
+        }
     }
 
     /// Lets all that goes on beside the workers be as a snapshot says.
@@ -331,6 +339,7 @@ impl Writer {
         let Some(snapshot) = built else { return };
         let duties = drains::changes(&previous, &snapshot);
         let snapshot = self.publish(snapshot, Arc::clone(&previous));
+        self.renew().await;
         self.rebuilt = Some(Instant::now());
         for change in duties {
             self.change_duty(change).await;

@@ -41,9 +41,9 @@ pub(super) struct Traffic {
 
 impl Traffic {
     /// Counts one more request.
-    pub(super) fn enter(self: &Arc<Self>) -> InFlight {
+    pub(super) fn enter(&self) -> InFlight<'_> {
         self.requests.fetch_add(1, Ordering::Relaxed);
-        InFlight { traffic: Arc::clone(self) }
+        InFlight { traffic: self }
     }
 
     /// Counts one more retry, if there may be one.
@@ -69,11 +69,11 @@ impl Traffic {
 
 /// One request counted as its pool's, until it is dropped.
 #[derive(Debug)]
-pub struct InFlight {
-    traffic: Arc<Traffic>,
+pub struct InFlight<'t> {
+    traffic: &'t Traffic,
 }
 
-impl Drop for InFlight {
+impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.traffic.requests.fetch_sub(1, Ordering::Relaxed);
     }

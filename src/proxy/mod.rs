@@ -3,6 +3,7 @@
 
 mod connect;
 mod connection;
+mod current;
 mod dismissals;
 mod ends;
 mod http;
@@ -27,6 +28,7 @@ use crate::task::Tasks;
 use crate::tls::Turns;
 
 pub use connection::{Admitted, Place};
+pub use current::Current;
 pub use dismissals::Dismissals;
 pub use live::{Live, LiveConnections, Target};
 pub use metronome::Metronome;
@@ -38,6 +40,8 @@ pub struct Desk {
     pub worker: usize,
     /// The snapshot in effect.
     pub published: Arc<Published>,
+    /// The same, for requests.
+    pub current: Current,
     /// Everything that is counted.
     pub catalogue: Arc<Catalogue>,
     /// The access log.

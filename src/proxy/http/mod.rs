@@ -260,7 +260,7 @@ impl Connection {
 
     /// Reads a request and serves it. Says as well for how long the next one is waited for.
     async fn next(&mut self) -> (After, Duration) {
-        let snapshot = self.context.desk.published.load_full().with_listener(&self.context.listener);
+        let snapshot = self.context.desk.current.with_listener(&self.context.listener);
         let in_effect = snapshot.listener(&self.context.listener);
         let Some((listener, http)) = in_effect.and_then(|listener| Some((listener, listener.http.as_ref()?))) else {
             // It is another listener's now, or nobody's.

@@ -188,7 +188,8 @@ impl RequestRecord {
 
     /// It goes to this pool.
     pub(super) fn routed(&mut self, pool: &Name) {
-        self.pool = Some(pool.clone());
+        // The name is shared by all workers, and to hold it means to write to it.
+        self.pool = self.text.as_ref().map(|_| pool.clone());
     }
 
     /// It is sent to a server now, on a connection that took so long to make or was there already.

@@ -66,9 +66,24 @@ pub(super) struct Upgraded {
 }
 
 /// One request counted as its route's, until it is dropped.
-struct InFlight(Arc<Gauge>);
+struct InFlight<'r>(&'r Gauge);
 
-impl Drop for InFlight {
+impl<'r> InFlight<'r> {
+    /// Counts one more, unless the route has all that it may have. Where it may have any number nobody counts: all workers would
+    /// write to one place with each request.
+    fn enter(route: &'r RouteInEffect) -> Result<Option<Self>, Full> {
+        match route.route.max_in_flight {
+            u32::MAX => Ok(None),
+            most if route.in_flight.enter(most) => Ok(Some(Self(&route.in_flight))),
+            _ => Err(Full),
+        }
+    }
+}
+
+/// A route has as many requests as it may have.
+struct Full;
+
+impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.0.leave();
     }
@@ -117,9 +132,9 @@ impl Job<'_> {
         {
             return self.answer_ending(Reason::BodyTooLarge, &[]);
         }
-        let _in_flight = match route.in_flight.enter(route.route.max_in_flight) {
-            true => InFlight(Arc::clone(&route.in_flight)),
-            false => return self.answer_ending(Reason::RefusedLimit, &[("Retry-After", b"1")]),
+        let _in_flight = match InFlight::enter(route) {
+            Ok(in_flight) => in_flight,
+            Err(Full) => return self.answer_ending(Reason::RefusedLimit, &[("Retry-After", b"1")]),
         };
         match &route.route.action {
             Action::Redirect { status, location } => self.redirect(route, *status, location, trusted),

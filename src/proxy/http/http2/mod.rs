@@ -13,7 +13,6 @@ mod stream;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Waker};
 
 use tokio::time::{Duration, Instant, timeout};
@@ -32,7 +31,7 @@ use crate::message::grpc;
 use crate::proxy::ends::ClientEnd;
 use crate::proxy::live::Entry;
 use crate::relay::{self, FirstByte, Limits};
-use crate::snapshot::{HttpInEffect, Snapshot};
+use crate::snapshot::HttpInEffect;
 use client::Http2Client;
 use driver::{Driver, Lost, Over};
 use heads::Unread;
@@ -123,7 +122,7 @@ pub(super) async fn serve(
     // Frames are small and many, and none may wait for the acknowledgement of the one before.
     end.socket().set_nodelay();
     let desk = Rc::clone(&context.desk);
-    let settings = desk.published.load_full().with_listener(&context.listener);
+    let settings = desk.current.with_listener(&context.listener);
     let Some(http) = settings.listener(&context.listener).and_then(|listener| listener.http.as_ref()) else {
         return Served { reason: Reason::Drained, had_requests: false, fault: None };
     };
@@ -282,7 +281,7 @@ async fn handle(shared: &Rc<Shared>, mut client: Http2Client) {
     let context = &shared.context;
     let desk = &context.desk;
     let started = Instant::now();
-    let snapshot: Arc<Snapshot> = desk.published.load_full().with_listener(&context.listener);
+    let snapshot = desk.current.with_listener(&context.listener);
     let in_effect = snapshot.listener(&context.listener);
     let Some((listener, http)) = in_effect.and_then(|listener| Some((listener, listener.http.as_ref()?))) else {
         client.reset(Code::REFUSED_STREAM);
