@@ -39,7 +39,7 @@ Reason {
     Done = "done",
     /// The client closed and nothing was left to deliver to it.
     ClientClosed = "client_closed",
-    /// The server closed before it had answered anything.
+    /// The server closed before it had answered, or in the middle of its answer.
     ServerClosed = "server_closed",
     /// The client sent a reset.
     ClientReset = "client_reset",

@@ -388,7 +388,9 @@ impl Job<'_> {
                 };
                 Attempted::Failed(Failure { reason, again })
             }
-            Stop::Client(reason @ (Reason::BodyTimeout | Reason::BodyTooLarge | Reason::BadRequest))
+            Stop::Client(
+                reason @ (Reason::BodyTimeout | Reason::BodyTooLarge | Reason::BadRequest | Reason::HeaderTooLarge),
+            )
             | Stop::Ours(reason @ Reason::RequestTimeout) => Attempted::Finished(self.answer_ending(reason, &[])),
             Stop::Client(reason) | Stop::Ours(reason) => {
                 self.record.close(reason);

@@ -292,7 +292,11 @@ impl<'a, 'c> Exchange<'a, 'c> {
             if matches!(stop, Stop::Server(_)) {
                 self.poll_late(cx, timer, meter);
             }
-            return self.poll_deadlines(cx, timer, deadline, stop).map(Arrived::Stopped);
+            let stop = ready!(self.poll_deadlines(cx, timer, deadline, stop));
+            if stop == Stop::Client(Reason::BodyTimeout) {
+                self.fault = Some(Deed::Wrong(self.deadline_of_body().1));
+            }
+            return Poll::Ready(Arrived::Stopped(stop));
         }
     }
 
@@ -534,12 +538,19 @@ impl<'a, 'c> Exchange<'a, 'c> {
         if self.server.is_blocked() {
             return (self.moved + self.bounds.response_header, Stop::Server(Reason::ResponseTimeout));
         }
-        let idle = self.moved + self.bounds.body_idle;
-        let slow = match self.up.checked_div(self.bounds.min_rate) {
+        (self.deadline_of_body().0, Stop::Client(Reason::BodyTimeout))
+    }
+
+    /// Until when more of the request's body has to be there, and what is wrong if it is not.
+    fn deadline_of_body(&self) -> (Instant, &'static str) {
+        let idle = (self.moved + self.bounds.body_idle, "its body stood still for body_idle");
+        match self.up.checked_div(self.bounds.min_rate) {
             None => idle,
-            Some(seconds) => self.began + GRACE + Duration::from_secs(seconds),
-        };
-        (idle.min(slow), Stop::Client(Reason::BodyTimeout))
+            Some(seconds) => {
+                let slow = self.began + GRACE + Duration::from_secs(seconds);
+                if slow < idle.0 { (slow, "its body comes more slowly than min_rate") } else { idle }
+            }
+        }
     }
 
     /// Tells the meter once when the server, whose turn it is, is later than it may be.

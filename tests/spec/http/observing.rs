@@ -238,7 +238,23 @@ async fn trailers_that_are_too_much_are_called_that() {
         let mut client = Client::of(&instance).await;
         let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
         client.send(format!("{head}0\r\n{trailers}\r\n")).await;
-        client.response().await;
+        let response = client.response().await;
+        assert_eq!((response.status(), response.field("x-portreeve-reason")), (431, "header_too_large"));
         assert_eq!(log.line(count + 1).await["error"], error);
     }
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_in_time_says_which_time_was_too_long() {
+    let (server, log) = (Recorder::ok().await, AccessLog::new());
+    let timeouts = "timeouts = { body_idle = \"100ms\" }";
+    let instance = Instance::start(&log.of(&serving(&[server.address()], timeouts, ""))).await;
+    let mut client = Client::of(&instance).await;
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nx").await;
+    assert_eq!(client.response().await.status(), 408);
+    let line = log.line(1).await;
+    assert_eq!(
+        (&line["reason"], &line["error"]),
+        (&"body_timeout".into(), &"its body stood still for body_idle".into())
+    );
 }

@@ -4,6 +4,7 @@ use std::fmt::{Display, Formatter};
 
 use crate::ending::Reason;
 use crate::http2::Code;
+use crate::message::line::Fault;
 use crate::net::errno::is_disconnect;
 use crate::proxy::http::body::BodyFault;
 use crate::proxy::http::client::Gone;
@@ -38,6 +39,8 @@ pub(super) struct Ends {
     truncated: Reason,
     garbled: Reason,
     malformed: Reason,
+    /// Its trailers are more than they may be.
+    too_large: Reason,
     /// HTTP/2: it broke the protocol, for which its stream was given up here.
     wrong: Reason,
 }
@@ -48,6 +51,7 @@ pub(super) const CLIENT: Ends = Ends {
     truncated: Reason::ClientTruncated,
     garbled: Reason::TlsError,
     malformed: Reason::BadRequest,
+    too_large: Reason::HeaderTooLarge,
     // Who has the stream says what was wrong.
     wrong: Reason::ClientReset,
 };
@@ -57,6 +61,7 @@ pub(super) const SERVER: Ends = Ends {
     truncated: Reason::ServerTruncated,
     garbled: Reason::ServerTlsError,
     malformed: Reason::BadResponse,
+    too_large: Reason::BadResponse,
     wrong: Reason::BadResponse,
 };
 
@@ -74,7 +79,8 @@ impl Ends {
         match fault {
             BodyFault::Broken(broken) => self.of_broken(broken),
             BodyFault::Cut => self.closed,
-            BodyFault::Malformed(_) => self.malformed,
+            BodyFault::Malformed(Fault::TooLarge | Fault::TooMany) => self.too_large,
+            BodyFault::Malformed(Fault::Malformed(_) | Fault::FirstLineTooLong) => self.malformed,
             BodyFault::GivenUp(Deed::Wrong(_)) => self.wrong,
             BodyFault::GivenUp(Deed::Reset(_) | Deed::Left(_)) => self.reset,
         }
