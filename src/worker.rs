@@ -266,7 +266,7 @@ fn obey(order: Order, desk: &Rc<Desk>, peers: &Rc<Peers>, mouths: &mut Mouths) {
             if let Target::Server(server) = &target {
                 desk.forget(server);
                 desk.dismissals.dismiss(server, by, reason);
-                desk.live.wake();
+                desk.live.look_around();
             }
             let _asker_left = done.send(count);
         }

@@ -45,7 +45,7 @@ impl<'a> Target<'a> {
         }
         // A path that is left out is the shortest one (RFC 9110 §4.2.3).
         match rest.strip_prefix(b"?") {
-            Some(query) if !is_query(query) => Err(NO_PATH),
+            Some(query) if !is_query(query) => Err(BAD_QUERY),
             Some(query) => Ok(Self { authority: Some(authority), path: b"/", query: Some(query) }),
             None if rest.is_empty() => Ok(Self { authority: Some(authority), path: b"/", query: None }),
             None => Self::of_path(Some(authority), rest),
@@ -67,7 +67,7 @@ impl<'a> Target<'a> {
             Some(_) | None => return Err(NO_PATH),
         }
         if !query.is_none_or(is_query) {
-            return Err(Fault::Malformed("its query has a character that queries have not"));
+            return Err(BAD_QUERY);
         }
         if memchr::memchr2(b'.', b'%', path).is_some() && has_dots(path) {
             return Err(Fault::Malformed("its path has a segment `.` or `..`"));
@@ -228,5 +228,6 @@ impl<'a> Authority<'a> {
     }
 }
 
+const BAD_QUERY: Fault = Fault::Malformed("its query has a character that queries have not");
 const NO_PATH: Fault = Fault::Malformed("its target is no path");
 const BAD_HOST: Fault = Fault::Malformed("its host is not valid");

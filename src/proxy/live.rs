@@ -90,9 +90,9 @@ impl LiveConnections {
         meant.map(|(_, live)| live.call_back(by, reason)).count()
     }
 
-    /// Has all look around whether anything concerns them.
-    pub fn wake(&self) {
-        self.0.borrow().iter().for_each(|(_, live)| live.recall.wake());
+    /// Has those that carry requests look around whether anything concerns these.
+    pub fn look_around(&self) {
+        self.0.borrow().iter().for_each(|(_, live)| live.recall.look_around());
     }
 
     /// How many there are.
@@ -127,5 +127,41 @@ impl std::ops::Deref for Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         self.desk.live.0.borrow_mut().try_remove(self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Wake, Waker};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn only_those_that_carry_requests_are_woken_to_look_around() {
+        let (recall, woken) = (Recall::default(), Arc::new(Woken::default()));
+        let waker = Waker::from(Arc::clone(&woken));
+        let cx = Context::from_waker(&waker);
+        let count = || woken.0.load(Ordering::Relaxed);
+        recall.listen(&cx);
+        recall.look_around();
+        assert_eq!(count(), 0);
+        recall.listen_around(&cx);
+        recall.look_around();
+        assert_eq!(count(), 1);
+        // Its request is over.
+        recall.listen_around(&cx);
+        recall.listen(&cx);
+        recall.look_around();
+        assert_eq!(count(), 1);
     }
 }

@@ -114,6 +114,8 @@ pub trait Meter {
 pub struct Recall {
     by: Cell<Option<Instant>>,
     waker: RefCell<Option<Waker>>,
+    /// Whether it is to be woken for what concerns not itself, but what it carries.
+    looks_around: Cell<bool>,
 }
 
 impl Recall {
@@ -123,8 +125,14 @@ impl Recall {
         self.wake();
     }
 
-    /// Has whoever listens look around.
-    pub fn wake(&self) {
+    /// Has whoever carries requests look around. All others sleep on: there may be many.
+    pub fn look_around(&self) {
+        if self.looks_around.get() {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
         if let Some(waker) = self.waker.borrow_mut().take() {
             waker.wake();
         }
@@ -148,10 +156,17 @@ impl Recall {
 
     /// Wakes the task that asked last when it is called back: a connection may go on in another task than it began in.
     pub fn listen(&self, cx: &Context<'_>) {
+        self.looks_around.set(false);
         match &mut *self.waker.borrow_mut() {
             Some(waker) => waker.clone_from(cx.waker()),
             none => *none = Some(cx.waker().clone()),
         }
+    }
+
+    /// The same, and when those who carry requests are to look around.
+    pub fn listen_around(&self, cx: &Context<'_>) {
+        self.listen(cx);
+        self.looks_around.set(true);
     }
 }
 

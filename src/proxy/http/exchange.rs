@@ -564,7 +564,7 @@ impl<'a, 'c> Exchange<'a, 'c> {
     fn poll_deadlines(&self, cx: &mut Context<'_>, timer: &mut Timer, deadline: Instant, stop: Stop) -> Poll<Stop> {
         let mut next = (deadline, stop);
         let expires = self.bounds.expires.map(|at| (at, Stop::Ours(Reason::RequestTimeout)));
-        self.recall.listen(cx);
+        self.recall.listen_around(cx);
         let recalled = self.recall.by().map(|at| (at, Stop::Ours(Reason::Shutdown)));
         let dismissed = self.dismissals.due(self.state, self.began).map(|(at, reason)| (at, Stop::Server(reason)));
         for earlier in expires.into_iter().chain(recalled).chain(dismissed) {

@@ -229,7 +229,10 @@ impl Serving {
             none => *none = Some(cx.waker().clone()),
         }
         let recall = &self.shared.live.recall;
-        recall.listen(cx);
+        match self.shared.active.get() {
+            0 => recall.listen(cx),
+            _ => recall.listen_around(cx),
+        }
         let dismissals = self.shared.context.desk.dismissals.count();
         if std::mem::replace(&mut self.dismissals, dismissals) != dismissals {
             self.core.borrow_mut().wake_streams();
