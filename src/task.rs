@@ -32,8 +32,8 @@ impl Tasks {
         self.tracker.spawn(self.witnessed(name, work));
     }
 
-    /// Starts a task on the worker of the caller, which must run a `LocalSet`. The work has a box of its own: a runtime moves
-    /// what it is given several times over, and what a connection or a request needs is large.
+    /// Starts a task on the worker of the caller, which has a `LocalRuntime`. The work has a box of its own: a runtime
+    /// moves what it is given several times over, and what a connection or a request needs is large.
     pub fn spawn_local(&self, name: &'static str, work: impl Future<Output = ()> + 'static) {
         self.tracker.spawn_local(self.witnessed(name, Box::pin(work)));
     }

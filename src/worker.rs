@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::LocalSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -135,9 +135,14 @@ impl Worker {
         peers: Peers,
         entrance: mpsc::Receiver<Admitted>,
     ) -> io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (orders, inbox) = mpsc::channel(ORDERS);
+        let (started, outcome) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+            // It belongs to the thread that made it.
+            let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+            let (runtime, outcome) = runtime.map_or_else(|error| (None, Err(error)), |runtime| (Some(runtime), Ok(())));
+            let _nobody_waits = started.send(outcome);
+            let Some(runtime) = runtime else { return };
             let Equipment { published, catalogue, access, pipes } = equipment;
             let desk = Rc::new(Desk {
                 worker: number,
@@ -154,8 +159,9 @@ impl Worker {
                 requests: Requests::default(),
                 metronome: Metronome::default(),
             });
-            LocalSet::new().block_on(&runtime, run(desk, Rc::new(peers), inbox, entrance));
+            runtime.block_on(run(desk, Rc::new(peers), inbox, entrance));
         })?;
+        outcome.recv().map_err(io::Error::other)??;
         Ok(Self { orders, thread })
     }
 
