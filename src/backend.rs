@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwapOption, Guard};
 use tokio::sync::Notify;
 
 use crate::metrics::{Catalogue, ServerMetrics, Vitals};
@@ -364,11 +364,14 @@ impl State {
     }
 
     fn announce(&self) {
-        if self.is_watched.load(Ordering::SeqCst)
-            && let Some(watching) = &*self.watching.load()
-        {
+        if let Some(Some(watching)) = self.watching().as_deref() {
             watching.watcher.changed(watching.place, self);
         }
+    }
+
+    /// Who wants to know of it. Hardly anything where nobody ever did.
+    fn watching(&self) -> Option<Guard<Option<Arc<Watching>>>> {
+        self.is_watched.load(Ordering::SeqCst).then(|| self.watching.load())
     }
 
     /// Counts one more connection, unless there are `most` already.

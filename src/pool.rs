@@ -253,10 +253,10 @@ impl Pool {
         StickyTable::new(self.name(), self.servers().map(|server| &server.state.name))
     }
 
-    /// Counts a request as this pool's.
+    /// Counts a request as this pool's, on the worker that it names.
     #[must_use]
-    pub fn enter(&self) -> InFlight<'_> {
-        self.traffic.enter()
+    pub fn enter(&self, worker: usize) -> InFlight<'_> {
+        self.traffic.enter(worker)
     }
 
     /// Whether the budget lets a request be tried again now; the guard is kept until that attempt is over.

@@ -132,7 +132,7 @@ impl State {
     }
 
     fn took(&self, took: Duration, until: Until) {
-        if let Some(watching) = &*self.watching.load() {
+        if let Some(Some(watching)) = self.watching().as_deref() {
             watching.watcher.took(self, took, until);
         }
     }

@@ -34,10 +34,12 @@ pub fn is_valid(traceparent: &[u8]) -> bool {
 #[must_use]
 pub fn make(rng: &mut Rng) -> [u8; LENGTH] {
     let mut made = *b"00-00000000000000000000000000000000-0000000000000000-00";
-    let (trace, parent) = (rng.u128(1..), rng.u64(1..));
-    let [_, _, _, rest @ ..] = &mut made;
-    rest.iter_mut().zip(hex(trace)).for_each(|(place, digit)| *place = digit);
-    rest.iter_mut().skip(33).zip(hex(u128::from(parent) << 64)).take(16).for_each(|(place, digit)| *place = digit);
+    let [_, _, _, ids @ ..] = &mut made;
+    let (trace, rest) = ids.split_at_mut(32);
+    let [_, parent @ ..] = rest else { return made };
+    // None of them may be zero.
+    write_hex(trace, [rng.u64(..), rng.u64(..).max(1)]);
+    write_hex(parent, [rng.u64(..).max(1)]);
     made
 }
 
@@ -52,28 +54,29 @@ pub fn is_valid_request_id(id: &[u8]) -> bool {
 /// A fresh request id: 32 random digits.
 #[must_use]
 pub fn make_request_id(rng: &mut Rng) -> [u8; 32] {
-    hex(rng.u128(..))
+    let mut digits = [0; 32];
+    write_hex(&mut digits, [rng.u64(..), rng.u64(..)]);
+    digits
 }
 
 fn is_lower_hex(byte: &u8) -> bool {
     matches!(byte, b'0'..=b'9' | b'a'..=b'f')
 }
 
-/// A number in lower-case hexadecimal.
-fn hex(number: u128) -> [u8; 32] {
-    let mut digits = [0; 32];
-    let (quarters, _none) = digits.as_chunks_mut();
-    for (quarter, bits) in quarters.iter_mut().zip([96, 64, 32, 0]) {
-        *quarter = hex_of_quarter((number >> bits) as u32);
+/// Writes numbers in lower-case hexadecimal one behind the other.
+fn write_hex<const NUMBERS: usize>(place: &mut [u8], numbers: [u64; NUMBERS]) {
+    let (pairs, _rest) = place.as_chunks_mut::<8>().0.as_chunks_mut();
+    for ([high, low], number) in pairs.iter_mut().zip(numbers) {
+        *high = hex_of_half((number >> 32) as u32);
+        *low = hex_of_half(number as u32);
     }
-    digits
 }
 
-/// The eight digits of a quarter, all at once: each is spread to a byte of its own, and those from ten on are given what
+/// The eight digits of half a number, all at once: each is spread to a byte of its own, and those from ten on are given what
 /// lies between `9` and `a`.
-const fn hex_of_quarter(quarter: u32) -> [u8; 8] {
+const fn hex_of_half(half: u32) -> [u8; 8] {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    let pairs = (quarter as u64 | (quarter as u64) << 16) & 0x0000_ffff_0000_ffff;
+    let pairs = (half as u64 | (half as u64) << 16) & 0x0000_ffff_0000_ffff;
     let bytes = (pairs | pairs << 8) & 0x00ff_00ff_00ff_00ff;
     let digits = (bytes | bytes << 4) & (ONES * 0x0f);
     let from_ten_on = ((digits + ONES * 6) >> 4) & ONES;
@@ -128,7 +131,9 @@ mod tests {
         assert!(is_valid(&first) && is_valid(&second));
         assert!(first.ends_with(b"-00"), "nobody is asked to record");
         assert_ne!(first, second);
-        assert_eq!(hex(0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c), *b"0af7651916cd43dd8448eb211c80319c");
+        let mut digits = [0; 32];
+        write_hex(&mut digits, [0x0af7_6519_16cd_43dd, 0x8448_eb21_1c80_319c]);
+        assert_eq!(digits, *b"0af7651916cd43dd8448eb211c80319c");
         let (first, second) = (make_request_id(&mut rng), make_request_id(&mut rng));
         assert!(is_valid_request_id(&first) && first.iter().all(is_lower_hex));
         assert_ne!(first, second);

@@ -30,25 +30,35 @@ impl RetryBudget {
     }
 }
 
+/// Over how many places the requests in flight are counted, so that not all workers write to one with each of theirs.
+const SHARDS: usize = 8;
+
 /// What a pool has in flight. Its guards hold these counters and not the pool.
 #[derive(Debug, Default)]
 pub(super) struct Traffic {
-    requests: CachePadded<AtomicU64>,
+    requests: [CachePadded<AtomicU64>; SHARDS],
     retries: CachePadded<AtomicU64>,
     /// Told when a retry is over.
     over: Notify,
 }
 
 impl Traffic {
-    /// Counts one more request.
-    pub(super) fn enter(&self) -> InFlight<'_> {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        InFlight { traffic: self }
+    /// Counts one more request of a worker.
+    pub(super) fn enter(&self, worker: usize) -> InFlight<'_> {
+        let [first, ..] = &self.requests;
+        let shard = self.requests.get(worker % SHARDS).unwrap_or(first);
+        shard.fetch_add(1, Ordering::Relaxed);
+        InFlight { shard }
+    }
+
+    /// How many requests there are. While some come and go on other workers it may be off by as many.
+    fn requests(&self) -> u64 {
+        self.requests.iter().fold(0, |sum, shard| sum + shard.load(Ordering::Relaxed))
     }
 
     /// Counts one more retry, if there may be one.
     pub(super) fn may_retry(self: &Arc<Self>, budget: RetryBudget) -> Option<Retrying> {
-        let allowed = budget.allows(self.requests.load(Ordering::Relaxed));
+        let allowed = budget.allows(self.requests());
         let more = |retries: u64| (retries < allowed).then(|| retries + 1);
         let counted = self.retries.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
         counted.then(|| Retrying { traffic: Arc::clone(self) })
@@ -70,12 +80,12 @@ impl Traffic {
 /// One request counted as its pool's, until it is dropped.
 #[derive(Debug)]
 pub struct InFlight<'t> {
-    traffic: &'t Traffic,
+    shard: &'t AtomicU64,
 }
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        self.traffic.requests.fetch_sub(1, Ordering::Relaxed);
+        self.shard.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -99,7 +109,7 @@ mod tests {
     /// How many retries are allowed beside so many requests.
     fn allowed(budget: RetryBudget, requests: usize) -> usize {
         let traffic = Arc::new(Traffic::default());
-        let _requests: Vec<_> = (0..requests).map(|_| traffic.enter()).collect();
+        let _requests: Vec<_> = (0..requests).map(|worker| traffic.enter(worker)).collect();
         std::iter::from_fn(|| traffic.may_retry(budget)).take(1000).collect::<Vec<_>>().len()
     }
 
@@ -127,7 +137,7 @@ mod tests {
     fn what_ends_makes_room_for_other_retries_or_takes_theirs() {
         let traffic = Arc::new(Traffic::default());
         let budget = RetryBudget { percent: 50, min: 1 };
-        let mut requests: Vec<_> = (0..4).map(|_| traffic.enter()).collect();
+        let mut requests: Vec<_> = (0..4).map(|worker| traffic.enter(worker)).collect();
         let first = traffic.may_retry(budget).unwrap();
         let _second = traffic.may_retry(budget).unwrap();
         assert!(traffic.may_retry(budget).is_none());

@@ -141,7 +141,7 @@ fn a_server_without_weight_is_given_nobody_back() {
 #[test]
 fn retries_keep_to_the_budget_of_the_pool_and_their_guards_may_outlive_it() {
     let pool = pool(Policy::default(), &[]).with_retry_budget(RetryBudget { percent: 50, min: 1 });
-    let requests: Vec<_> = (0..4).map(|_| pool.enter()).collect();
+    let requests: Vec<_> = (0..4).map(|worker| pool.enter(worker)).collect();
     let retries = [pool.may_retry(), pool.may_retry(), pool.may_retry()];
     assert_eq!(retries.each_ref().map(Option::is_some), [true, true, false]);
     drop(requests);

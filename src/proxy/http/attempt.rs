@@ -122,7 +122,9 @@ impl Job<'_> {
                 break Ok(picked);
             }
             // Seldom, and nothing that every request should have room for.
-            match Box::pin(self.wait(&mut turn, bounds)).await {
+            let waited = Box::pin(self.wait(&mut turn, bounds)).await;
+            self.now = Instant::now();
+            match waited {
                 Ok(()) => {}
                 Err(Stop::Server(reason)) => break Err(reason),
                 Err(Stop::Client(reason) | Stop::Ours(reason)) => {
@@ -185,7 +187,7 @@ impl Job<'_> {
     /// Tries one server after the other, this one first, if there is one.
     async fn try_servers<'r>(&mut self, errand: &mut Errand<'r>, first: Result<Picked<'r>, Reason>) -> Finish {
         let pool = errand.pool;
-        let _traffic = pool.pool.enter();
+        let _traffic = pool.pool.enter(self.context.desk.worker);
         let mut retrying = None;
         let mut may_be_at_once = true;
         let mut tried = Tried::new();
@@ -205,6 +207,7 @@ impl Job<'_> {
                 }
                 Attempted::Failed(failed) => failed,
             };
+            self.now = Instant::now();
             failure = failed.reason;
             match failed.again {
                 Again::Never => break,
@@ -227,7 +230,9 @@ impl Job<'_> {
                             None => {
                                 let soon = Instant::now() + BUDGET_PATIENCE;
                                 let until = errand.bounds.expires.map_or(soon, |expires| expires.min(soon));
-                                match Box::pin(self.while_wanted(pool.pool.may_retry_by(until))).await {
+                                let granted = Box::pin(self.while_wanted(pool.pool.may_retry_by(until))).await;
+                                self.now = Instant::now();
+                                match granted {
                                     Ok(granted) => granted,
                                     Err(stop) => {
                                         self.record.close(stop.reason());
@@ -265,7 +270,7 @@ impl Job<'_> {
     ) -> Attempted {
         let desk = Rc::clone(&self.context.desk);
         let retry_on = &errand.pool.http.retry_on;
-        let now = Instant::now();
+        let now = self.now;
         let linked = match self.waiting(errand, server, now) {
             Some(link) => Ok(link),
             // Rarer, and large.
@@ -435,13 +440,14 @@ impl Job<'_> {
             self.record.failed(fault);
         }
         self.record.moved(up, down);
+        self.now = moved;
         let keeps_alive = response.keeps_alive;
         let code = grpc::code(&response, connection.trailers());
         self.context.desk.requests.stash.return_response(response);
         match result {
             Ok(()) => {
                 self.record.called(code);
-                self.recycle(errand, server, connection, keeps_alive, moved);
+                self.recycle(errand, server, connection, keeps_alive);
                 self.record.close(Reason::Done);
                 Attempted::Finished(Finish::Delivered(Reason::Done))
             }

@@ -64,7 +64,8 @@ impl Stash {
         self.timers.borrow_mut().pop().unwrap_or_else(|| Timer::new(at))
     }
 
-    pub(super) fn return_timer(&self, timer: Timer) {
+    pub(super) fn return_timer(&self, mut timer: Timer) {
+        timer.rest();
         put(&self.timers, timer);
     }
 

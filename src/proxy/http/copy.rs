@@ -169,6 +169,7 @@ impl Copied {
             timer: &mut Timer::new(started + LIMIT),
             recall: &Recall::default(),
             started,
+            now: started,
         };
         let bounds = job.bounds(route, &in_effect.http);
         let limit = started + LIMIT;

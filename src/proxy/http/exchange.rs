@@ -415,10 +415,15 @@ impl<'a, 'c> Exchange<'a, 'c> {
         conduit: &mut Option<Conduit<'a>>,
     ) -> Poll<Result<(), Stop>> {
         let mut turn = 0;
+        // Whether the client took its time with the last of it.
+        let is_late = self.answered;
         loop {
             if !self.down_begins {
                 ready!(self.client.poll_ready(cx)).map_err(|broken| Stop::Client(of_client_broken(broken)))?;
                 if self.answered {
+                    if is_late {
+                        self.moved = Instant::now();
+                    }
                     return Poll::Ready(Ok(()));
                 }
             }
@@ -470,7 +475,10 @@ impl<'a, 'c> Exchange<'a, 'c> {
                 Poll::Ready(Ok(moved)) => moved,
             };
             self.down += passed as u64;
-            self.moved = Instant::now();
+            // What came with the head did so when that did.
+            if !began {
+                self.moved = Instant::now();
+            }
             meter.moved(Direction::Down, bytes);
             if end {
                 self.answered = true;

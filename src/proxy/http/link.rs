@@ -211,20 +211,13 @@ impl Job<'_> {
     }
 
     /// Lets the connection wait for the next request, if nothing speaks against it.
-    pub(super) fn recycle(
-        &self,
-        errand: &Errand<'_>,
-        server: &Backend,
-        connection: Server,
-        keeps_alive: bool,
-        now: Instant,
-    ) {
+    pub(super) fn recycle(&self, errand: &Errand<'_>, server: &Backend, connection: Server, keeps_alive: bool) {
         let desk = &self.context.desk;
         match connection {
             Server::Http1(mut connection) => {
                 if keeps_alive && errand.header.is_empty() && connection.is_clean() {
                     connection.tidy(&desk.requests.stash);
-                    desk.requests.upstreams.put(server, &errand.pool.http.keep, connection, now);
+                    desk.requests.upstreams.put(server, &errand.pool.http.keep, connection, self.now);
                 }
             }
             // It is a stream of a connection that waits by itself.

@@ -106,6 +106,8 @@ struct Connection {
     accepted: Instant,
     terms: Terms,
     requests: u32,
+    /// When its last response was over.
+    rests: Instant,
     live: Entry,
 }
 
@@ -161,6 +163,7 @@ pub(super) fn serve(
         accepted,
         terms,
         requests: 0,
+        rests: accepted,
         live,
     });
     // Not an `async fn`, which would hold its arguments twice: before it starts and while it runs.
@@ -220,7 +223,7 @@ impl Connection {
                 None => {
                     let served = desk.requests.waiters.serve(this).await;
                     this = served.connection;
-                    until = Instant::now() + served.keep_alive;
+                    until = this.rests + served.keep_alive;
                     served.after
                 }
             };
@@ -270,13 +273,14 @@ impl Connection {
         let started = Instant::now();
         let since = if self.requests == 0 { self.accepted } else { started };
         let mut request = self.context.desk.requests.stash.request();
-        let read = self.read(&mut request, http, since + http.settings.timeouts.request_header).await;
+        let mut now = started;
+        let read = self.read(&mut request, http, since + http.settings.timeouts.request_header, &mut now).await;
         let after = match read {
             Ok(()) => {
                 self.requests = self.requests.saturating_add(1);
                 self.client.body = body::Body::new(request.length);
                 self.context.metrics.bytes_in(self.context.desk.worker, request.fields.bytes().len() as u64);
-                self.handle(&request, &snapshot, listener, http, started).await
+                self.handle(&request, &snapshot, listener, http, started, now).await
             }
             Err(Unread::Nothing(reason)) => After::Close(reason),
             Err(Unread::Broken(reason)) => After::Abort(reason),
@@ -291,18 +295,30 @@ impl Connection {
         (after, keep_alive)
     }
 
-    /// Reads the head of a request.
-    async fn read(&mut self, request: &mut Request, http: &HttpInEffect, until: Instant) -> Result<(), Unread> {
+    /// Reads the head of a request. If that has to be waited for, the time is `now` another.
+    async fn read(
+        &mut self,
+        request: &mut Request,
+        http: &HttpInEffect,
+        until: Instant,
+        now: &mut Instant,
+    ) -> Result<(), Unread> {
         loop {
             let Self { client, timer, context, live, .. } = self;
+            let mut waits = false;
             let read = poll_fn(|cx| {
                 if let Poll::Ready(read) = client.poll_read(cx, &context.desk.scratch, |bytes| request.arrived(bytes)) {
                     return Poll::Ready(Some(read));
                 }
+                waits = true;
                 let due = live.recall.by().map_or(until, |by| by.min(until));
                 timer.poll(cx, due).map(|()| None)
             });
-            match read.await {
+            let read = read.await;
+            if waits {
+                *now = Instant::now();
+            }
+            match read {
                 Some(Ok(0)) if request.is_blank() => {
                     let reason = if self.requests == 0 { Reason::ClientClosed } else { Reason::Done };
                     return Err(Unread::Nothing(reason));
@@ -383,11 +399,12 @@ impl Connection {
         listener: &Listener,
         http: &HttpInEffect,
         started: Instant,
+        now: Instant,
     ) -> After {
         self.client.version = request.version;
         self.client.persists = request.keeps_alive && !self.is_retiring(http);
         let finish = {
-            let Self { context, client, timer, live, .. } = self;
+            let Self { context, client, timer, live, rests, .. } = self;
             let mut job = Job {
                 record: RequestRecord::open(Rc::clone(context), request, started),
                 context,
@@ -399,8 +416,11 @@ impl Connection {
                 timer,
                 recall: &live.recall,
                 started,
+                now,
             };
-            match job.run().await {
+            let finish = job.run().await;
+            *rests = job.now;
+            match finish {
                 Finish::Upgraded(upgraded) => {
                     let Job { record, .. } = job;
                     return Box::pin(self.tunnel(*upgraded, record, listener)).await;
@@ -447,7 +467,9 @@ impl Connection {
         }
         let Http1Client { end, outbound, .. } = &mut self.client;
         let flushed = poll_fn(|cx| outbound.poll_flush(cx, end, false));
-        match tokio::time::timeout(request::PATIENCE, flushed).await {
+        let flushed = tokio::time::timeout(request::PATIENCE, flushed).await;
+        self.rests = Instant::now();
+        match flushed {
             Ok(Ok(())) => Ok(()),
             Ok(Err(broken)) => Err(of_client_broken(broken)),
             Err(_elapsed) => Err(Reason::IdleTimeout),

@@ -43,6 +43,8 @@ pub(super) struct Job<'a> {
     pub(super) recall: &'a Recall,
     pub(super) record: RequestRecord,
     pub(super) started: Instant,
+    /// The present, as of when it was last waited for anything: to ask the system costs as much as a good deal of the rest.
+    pub(super) now: Instant,
 }
 
 /// How a request ended.
@@ -114,7 +116,9 @@ impl Job<'_> {
             return self.answer_ending(Reason::RefusedAcl, &[]);
         }
         if let Some(users) = &route.route.users {
-            match Box::pin(self.authenticate(users)).await {
+            let verdict = Box::pin(self.authenticate(users)).await;
+            self.now = Instant::now();
+            match verdict {
                 Ok(()) => {}
                 Err(Denied::Refused(reason @ Reason::Unauthorized)) => {
                     let challenge = challenge(&route.route.realm);

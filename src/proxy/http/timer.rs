@@ -2,31 +2,49 @@
 //! than what it is set for, and looks again when it goes off.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// A timer that is set anew as seldom as can be.
+/// A timer that is set anew, and told who waits for it, as seldom as can be.
 #[derive(Debug)]
-pub(super) struct Timer(Pin<Box<Sleep>>);
+pub(super) struct Timer {
+    sleep: Pin<Box<Sleep>>,
+    /// Who is woken when it goes off, if that was said since it did so last.
+    waits: Option<Waker>,
+}
 
 impl Timer {
     /// A timer that goes off at `at` or is set for something nearer.
     pub(super) fn new(at: Instant) -> Self {
-        Self(Box::pin(sleep_until(at)))
+        Self { sleep: Box::pin(sleep_until(at)), waits: None }
+    }
+
+    /// Nobody waits for it any more.
+    pub(super) fn rest(&mut self) {
+        self.waits = None;
     }
 
     /// Waits for a deadline; which one may be another with every call.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
-        if deadline < self.0.deadline() {
-            self.0.as_mut().reset(deadline);
+        let Self { sleep, waits } = self;
+        if sleep.is_elapsed() {
+            *waits = None;
         }
-        while self.0.as_mut().poll(cx).is_ready() {
+        if deadline < sleep.deadline() {
+            sleep.as_mut().reset(deadline);
+        }
+        if waits.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) && !sleep.is_elapsed() {
+            return Poll::Pending;
+        }
+        *waits = None;
+        while sleep.as_mut().poll(cx).is_ready() {
             if deadline <= Instant::now() {
                 return Poll::Ready(());
             }
-            self.0.as_mut().reset(deadline);
+            sleep.as_mut().reset(deadline);
         }
+        *waits = Some(cx.waker().clone());
         Poll::Pending
     }
 }

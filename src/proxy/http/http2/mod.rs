@@ -331,6 +331,7 @@ async fn handle(shared: &Rc<Shared>, mut client: Http2Client) {
         // The connection hears of it, and ends its streams when the time has come.
         recall: &unheard,
         started,
+        now: started,
     };
     let ended = job.run().await;
     let Job { mut record, .. } = job;
