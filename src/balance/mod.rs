@@ -237,6 +237,8 @@ pub struct Tried {
 impl Tried {
     /// The most servers that are remembered: one more than the most `retries` a pool may have.
     pub const MOST: usize = 16;
+    /// None, for whoever begins.
+    pub const NONE: &Self = &Self::new();
 
     /// None so far.
     #[must_use]
@@ -250,6 +252,13 @@ impl Tried {
             *slot = Arc::as_ptr(state).addr();
             self.count += 1;
         }
+    }
+
+    /// These and one more.
+    #[must_use]
+    pub fn and(mut self, state: &Arc<State>) -> Self {
+        self.add(state);
+        self
     }
 
     /// How many.

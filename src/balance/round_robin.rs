@@ -55,24 +55,11 @@ impl RoundRobin {
     }
 }
 
-impl RoundRobin {
-    /// Whose turn it is.
-    fn next(&self) -> Option<u32> {
-        match *self.turns.0 {
-            // Nobody has to be told: all workers would write to one place for nothing.
-            [only] => Some(only),
-            ref turns => {
-                let turn = self.tick.fetch_add(1, Ordering::Relaxed).checked_rem(turns.len() as u64)?;
-                turns.get(turn as usize).copied()
-            }
-        }
-    }
-}
-
 impl Balance for RoundRobin {
     fn pick(&self, members: &[Server], open: Open<'_>, _key: Option<Key>) -> Option<usize> {
         for _ in 0..ATTEMPTS {
-            let place = self.next()? as usize;
+            let turn = self.tick.fetch_add(1, Ordering::Relaxed).checked_rem(self.turns.0.len() as u64)?;
+            let place = *self.turns.0.get(turn as usize)? as usize;
             if open.has(members.get(place)?) {
                 return Some(place);
             }

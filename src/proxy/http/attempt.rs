@@ -14,6 +14,7 @@ use super::grpc;
 use super::head::Words;
 use super::link::Link;
 use super::request::{Finish, Job, Upgraded};
+use super::seldom;
 use super::sides::{ResponseHead, Server};
 use crate::backend::{Lapse, Lease, Outcome, Server as Backend};
 use crate::balance::Key;
@@ -117,12 +118,12 @@ impl Job<'_> {
         let desk = Rc::clone(&self.context.desk);
         let mut turn = Turn::new(&desk, self.snapshot, place);
         let first = loop {
-            let none = Tried::new();
-            if let Some(picked) = turn.pick(&none, |pool| pick(pool, self.before(pool), self.key(pool), &none)) {
+            let none = Tried::NONE;
+            if let Some(picked) = turn.pick(none, |pool| pick(pool, self.before(pool), self.key(pool), none)) {
                 break Ok(picked);
             }
             // Seldom, and nothing that every request should have room for.
-            let waited = Box::pin(self.wait(&mut turn, bounds)).await;
+            let waited = seldom(self.wait(&mut turn, bounds)).await;
             self.now = Instant::now();
             match waited {
                 Ok(()) => {}
@@ -162,8 +163,7 @@ impl Job<'_> {
         if self.client.is_nobody() {
             return Err(Stop::Server(Reason::NoServer));
         }
-        let none = Tried::new();
-        self.while_wanted(turn.wait(&none, bounds.expires)).await?.map_err(Stop::Server)
+        self.while_wanted(turn.wait(Tried::NONE, bounds.expires)).await?.map_err(Stop::Server)
     }
 
     /// Waits for something for as long as the client does, and the connection is not called back. To have the system watch the
@@ -196,9 +196,7 @@ impl Job<'_> {
             Err(reason) => (None, reason),
         };
         while let Some(Picked { server, lease }) = next.take() {
-            let mut tried_now = tried;
-            tried_now.add(&server.state);
-            let failed = match self.attempt(errand, server, lease, &tried_now, &mut next).await {
+            let failed = match self.attempt(errand, server, lease, &tried, &mut next).await {
                 Attempted::Finished(finish) => return finish,
                 Attempted::Upgraded(connection, response) => {
                     let set_cookie = errand.cookie(server).map(Box::from);
@@ -208,6 +206,7 @@ impl Job<'_> {
                 Attempted::Failed(failed) => failed,
             };
             self.now = Instant::now();
+            let tried_now = tried.and(&server.state);
             failure = failed.reason;
             match failed.again {
                 Again::Never => break,
@@ -230,7 +229,7 @@ impl Job<'_> {
                             None => {
                                 let soon = Instant::now() + BUDGET_PATIENCE;
                                 let until = errand.bounds.expires.map_or(soon, |expires| expires.min(soon));
-                                let granted = Box::pin(self.while_wanted(pool.pool.may_retry_by(until))).await;
+                                let granted = seldom(self.while_wanted(pool.pool.may_retry_by(until))).await;
                                 self.now = Instant::now();
                                 match granted {
                                     Ok(granted) => granted,
@@ -259,7 +258,7 @@ impl Job<'_> {
         self.answer_ending(failure, &[])
     }
 
-    /// Sends the request to one server. `next` is the server for the next attempt, where that was decided already.
+    /// Sends the request to one server, having `tried` others. `next` is the server for the next attempt, where that was decided already.
     async fn attempt<'p>(
         &mut self,
         errand: &mut Errand<'p>,
@@ -273,8 +272,7 @@ impl Job<'_> {
         let now = self.now;
         let linked = match self.waiting(errand, server, now) {
             Some(link) => Ok(link),
-            // Rarer, and large.
-            None => Box::pin(self.connect(errand, server)).await,
+            None => seldom(self.connect(errand, server)).await,
         };
         let Link { connection, connecting } = match linked {
             Ok(link) => link,
@@ -320,7 +318,7 @@ impl Job<'_> {
         }
         let is_refusal = retry_on.statuses.contains(&status) && request.is_idempotent() && exchange.is_body_whole();
         // This answer is better than none.
-        if is_refusal && let Some(other) = errand.another(tried) {
+        if is_refusal && let Some(other) = errand.another(&tried.and(&server.state)) {
             witness.report(outcome);
             *next = Some(other);
             errand.copy = exchange.copy.take();
@@ -356,6 +354,7 @@ impl Job<'_> {
     }
 
     /// No head of a response came: the request is tried again, or answered here, or given up.
+    #[cold]
     fn stopped(
         &mut self,
         errand: &mut Errand<'_>,
@@ -405,6 +404,7 @@ impl Job<'_> {
     }
 
     /// The server changes the protocol, or gives an answer that would be taken for that; whether it was asked to.
+    #[cold]
     fn switched(&mut self, errand: &Errand<'_>, witness: &Witness<'_>, remains: Remains) -> Attempted {
         let Remains { server, response, .. } = remains;
         self.record.responded(response.status);

@@ -10,6 +10,7 @@ use super::answer::{self, Own};
 use super::exchange::Bounds;
 use super::grpc;
 use super::record::{Context, RequestRecord};
+use super::seldom;
 use super::sides::{Client, Server};
 use super::timer::Timer;
 use super::users::{Denied, challenge};
@@ -116,7 +117,7 @@ impl Job<'_> {
             return self.answer_ending(Reason::RefusedAcl, &[]);
         }
         if let Some(users) = &route.route.users {
-            let verdict = Box::pin(self.authenticate(users)).await;
+            let verdict = seldom(self.authenticate(users)).await;
             self.now = Instant::now();
             match verdict {
                 Ok(()) => {}
@@ -188,6 +189,7 @@ impl Job<'_> {
     }
 
     /// Answers for an ending.
+    #[cold]
     pub(super) fn answer_ending(&mut self, reason: Reason, fields: &[(&'static str, &[u8])]) -> Finish {
         let Self { request, http, client, record, recall, .. } = self;
         client.retire(recall.by().is_some());
@@ -198,6 +200,7 @@ impl Job<'_> {
         Finish::Delivered(reason)
     }
 
+    #[cold]
     fn answer(&mut self, own: &Own<'_>, reason: Reason) -> Finish {
         self.record.answered(own.status, reason);
         self.client.retire(self.recall.by().is_some());
@@ -205,6 +208,7 @@ impl Job<'_> {
         Finish::Delivered(reason)
     }
 
+    #[cold]
     fn redirect(&mut self, route: &RouteInEffect, status: u16, location: &Template, trusted: bool) -> Finish {
         let request = self.request;
         // The scheme that the client used is known to the first proxy alone.
