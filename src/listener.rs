@@ -14,11 +14,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::ending::Reason;
-use crate::metrics::ListenerMetrics;
+use crate::metrics::{Catalogue, ListenerMetrics};
 use crate::net::address::ClientAddr;
 use crate::net::errno::{AcceptFailure, accept_failure};
 use crate::net::listen::Acceptor;
-use crate::proxy::{Admitted, Desk, Place};
+use crate::proxy::{Admitted, Desk, Entrance, Place};
 use crate::units::Name;
 
 /// How many connections are accepted in a row before those that are open have their turn.
@@ -41,19 +41,22 @@ pub struct Peers {
 #[derive(Debug)]
 pub struct Mouth {
     acceptor: Acceptor,
-    owner: RefCell<(Name, Arc<ListenerMetrics>)>,
+    owner: RefCell<Arc<Entrance>>,
 }
 
 impl Mouth {
     /// A socket that belongs to this listener.
     #[must_use]
-    pub fn new(acceptor: Acceptor, name: Name, metrics: Arc<ListenerMetrics>) -> Rc<Self> {
-        Rc::new(Self { acceptor, owner: RefCell::new((name, metrics)) })
+    pub fn new(acceptor: Acceptor, name: Name, metrics: Arc<ListenerMetrics>, catalogue: Arc<Catalogue>) -> Rc<Self> {
+        let owner = Entrance { name, metrics, bound: acceptor.address(), catalogue };
+        Rc::new(Self { acceptor, owner: RefCell::new(Arc::new(owner)) })
     }
 
     /// Gives the socket to another listener, or the same with another backlog.
     pub fn adopt(&self, name: Name, metrics: Arc<ListenerMetrics>, backlog: u32) {
-        *self.owner.borrow_mut() = (name, metrics);
+        self.owner.replace_with(|before| {
+            Arc::new(Entrance { name, metrics, bound: before.bound, catalogue: Arc::clone(&before.catalogue) })
+        });
         if let Err(errno) = rustix::net::listen(self.acceptor.as_fd(), i32::try_from(backlog).unwrap_or(i32::MAX)) {
             tracing::warn!("the backlog of a listening socket cannot be changed: {errno}");
         }
@@ -95,7 +98,7 @@ impl Mouth {
                         tokio::time::sleep(PAUSE).await;
                     }
                     AcceptFailure::Ours => {
-                        let (listener, _) = &*self.owner.borrow();
+                        let listener = &self.owner.borrow().name;
                         tracing::error!(%listener, "a listening socket is broken and accepts no more: {errno}");
                         return;
                     }
@@ -108,21 +111,20 @@ impl Mouth {
     /// allocated for it.
     fn admit(&self, desk: &Rc<Desk>, peers: &Peers, socket: std::os::fd::OwnedFd, client: ClientAddr) {
         let accepted = Instant::now();
-        let (listener, metrics) = &*self.owner.borrow();
-        metrics.accepted(desk.worker);
+        let owner = &*self.owner.borrow();
+        owner.metrics.accepted(desk.worker);
         desk.turnover.began();
-        let snapshot = desk.published.load_full().with_listener(listener);
-        let most = snapshot.listener(listener).map_or(0, |listener| listener.max_connections);
-        let Some(mut place) = Place::take(&desk.catalogue, metrics, desk.worker, most, snapshot.model.max_connections)
-        else {
-            metrics.ended(desk.worker, Reason::RefusedFull, Duration::ZERO);
+        let snapshot = desk.current.with_listener(&owner.name);
+        let most = snapshot.listener(&owner.name).map_or(0, |listener| listener.max_connections);
+        let Some(mut place) = Place::take(owner, desk.worker, most, snapshot.model.max_connections) else {
+            owner.metrics.ended(desk.worker, Reason::RefusedFull, Duration::ZERO);
             return reset(&socket);
         };
         let target = peers.idlest(desk);
         if let Some(worker) = target {
             place.move_to(worker);
         }
-        let admitted = Admitted { socket, client, accepted, listener: listener.clone(), snapshot, place };
+        let admitted = Admitted { socket, client, accepted, snapshot, place };
         match target {
             Some(worker) => peers.hand_over(desk, worker, admitted),
             None => desk.spawn(admitted),

@@ -17,6 +17,12 @@ use crate::metrics::Catalogue;
 pub struct Tasks {
     tracker: TaskTracker,
     stop: CancellationToken,
+    group: Arc<Group>,
+}
+
+/// What the tasks of one group hold in common, so that they do not all hold what is everybody's.
+#[derive(Debug)]
+struct Group {
     catalogue: Arc<Catalogue>,
 }
 
@@ -24,7 +30,7 @@ impl Tasks {
     /// An empty group.
     #[must_use]
     pub fn new(catalogue: Arc<Catalogue>) -> Self {
-        Self { tracker: TaskTracker::new(), stop: CancellationToken::new(), catalogue }
+        Self { tracker: TaskTracker::new(), stop: CancellationToken::new(), group: Arc::new(Group { catalogue }) }
     }
 
     /// Starts a task on the runtime of the caller. It is told to stop through [`Tasks::stopping`].
@@ -39,7 +45,7 @@ impl Tasks {
     }
 
     fn witnessed<F>(&self, name: &'static str, work: F) -> Witnessed<F> {
-        Witnessed { work, _witness: Witness { name, catalogue: Arc::clone(&self.catalogue) } }
+        Witnessed { work, _witness: Witness { name, group: Arc::clone(&self.group) } }
     }
 
     /// What tells the tasks of this group to stop.
@@ -92,13 +98,13 @@ impl<F: Future<Output = ()>> Future for Witnessed<F> {
 /// Says so when the task it is part of panics. The panic itself ends that task alone.
 struct Witness {
     name: &'static str,
-    catalogue: Arc<Catalogue>,
+    group: Arc<Group>,
 }
 
 impl Drop for Witness {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.catalogue.panics.fetch_add(1, Ordering::Relaxed);
+            self.group.catalogue.panics.fetch_add(1, Ordering::Relaxed);
             tracing::error!(task = self.name, "a task ended by a panic");
         }
     }

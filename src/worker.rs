@@ -241,7 +241,7 @@ fn obey(order: Order, desk: &Rc<Desk>, peers: &Rc<Peers>, mouths: &mut Mouths) {
     match order {
         Order::Listen { id, socket, name, metrics, done } => {
             let opened = Acceptor::new(socket).map(|acceptor| {
-                let mouth = Mouth::new(acceptor, name, metrics);
+                let mouth = Mouth::new(acceptor, name, metrics, Arc::clone(&desk.catalogue));
                 let (stop, (closing, closed)) = (CancellationToken::new(), oneshot::channel());
                 let accepting = Rc::clone(&mouth).accept_until(stop.clone(), Rc::clone(desk), Rc::clone(peers));
                 desk.tasks.spawn_local("accept", async move {

@@ -329,12 +329,16 @@ fn quote(out: &mut Vec<u8>, value: &[u8]) {
         return out.extend_from_slice(value);
     }
     out.push(b'"');
-    for byte in value {
-        if matches!(byte, b'"' | b'\\') {
-            out.push(b'\\');
-        }
-        out.push(*byte);
+    let mut rest = value;
+    while let Some((before, from)) = memchr::memchr2(b'"', b'\\', rest).and_then(|at| rest.split_at_checked(at)) {
+        out.extend_from_slice(before);
+        out.push(b'\\');
+        // The one that is escaped, at the least.
+        let (escaped, behind) = from.split_at(1);
+        out.extend_from_slice(escaped);
+        rest = behind;
     }
+    out.extend_from_slice(rest);
     out.push(b'"');
 }
 

@@ -141,6 +141,12 @@ impl Acceptor {
         Ok((socket, client))
     }
 
+    /// What it is bound to, unless it is no TCP socket.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        SocketAddr::try_from(rustix::net::getsockname(&self.socket).ok()?).ok()
+    }
+
     /// Waits until there may be a connection to accept. Call it after [`Acceptor::try_accept`] has found none.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! The life of one connection after the gate.
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use super::intake::{Arrived, arrive, arrive_at_once, may_yet_announce, no_longer
 use super::live::Entry;
 use super::record::Record;
 use super::witness::Witness;
-use super::{Desk, reasons};
+use super::{Desk, InEffect, reasons};
 use crate::config::model::ListenerTimeouts;
 use crate::ending::Reason;
 use crate::health::Outlier;
@@ -35,49 +36,55 @@ pub struct Admitted {
     pub client: ClientAddr,
     /// When it was accepted.
     pub accepted: Instant,
-    /// The listener it came through.
-    pub listener: Name,
     /// The snapshot that was in effect then; it decides everything about this connection.
-    pub snapshot: Arc<Snapshot>,
+    pub snapshot: Arc<InEffect>,
     /// Its place among those that are counted.
     pub place: Place,
+}
+
+/// A listener, as a worker that accepts for it knows it. What comes through holds this, and nothing that all workers share:
+/// whoever takes hold of such a thing or lets go of it writes to a place that others write to as well.
+#[derive(Debug)]
+pub struct Entrance {
+    /// Its name.
+    pub name: Name,
+    /// What is counted of it.
+    pub metrics: Arc<ListenerMetrics>,
+    /// What its socket is bound to, unless that is no TCP socket.
+    pub bound: Option<SocketAddr>,
+    /// What is counted of everything.
+    pub catalogue: Arc<Catalogue>,
 }
 
 /// One connection's place among the connections of its listener, its worker and the process, until it is dropped.
 #[derive(Debug)]
 pub struct Place {
-    catalogue: Arc<Catalogue>,
-    /// What is counted of its listener.
-    pub listener: Arc<ListenerMetrics>,
+    /// What it came through.
+    pub entrance: Arc<Entrance>,
     worker: usize,
 }
 
 impl Place {
     /// A place for one more connection, unless its listener or the process has all it may have.
     #[must_use]
-    pub fn take(
-        catalogue: &Arc<Catalogue>,
-        listener: &Arc<ListenerMetrics>,
-        worker: usize,
-        most_of_listener: u32,
-        most_of_process: u32,
-    ) -> Option<Self> {
-        if !listener.active.enter(most_of_listener) {
+    pub fn take(entrance: &Arc<Entrance>, worker: usize, most_of_listener: u32, most_of_process: u32) -> Option<Self> {
+        let Entrance { metrics, catalogue, .. } = &**entrance;
+        if !metrics.active.enter(most_of_listener) {
             return None;
         }
         if !catalogue.active.enter(most_of_process) {
-            listener.active.leave();
+            metrics.active.leave();
             return None;
         }
         if let Some(worker) = catalogue.workers().get(worker) {
             let _always = worker.active.enter(u32::MAX);
         }
-        Some(Self { catalogue: Arc::clone(catalogue), listener: Arc::clone(listener), worker })
+        Some(Self { entrance: Arc::clone(entrance), worker })
     }
 
     /// Counts the connection as another worker's from here on.
     pub fn move_to(&mut self, worker: usize) {
-        if let Some(other) = self.catalogue.workers().get(worker) {
+        if let Some(other) = self.entrance.catalogue.workers().get(worker) {
             let _always = other.active.enter(u32::MAX);
             self.leave_worker();
             self.worker = worker;
@@ -85,7 +92,7 @@ impl Place {
     }
 
     fn leave_worker(&self) {
-        if let Some(worker) = self.catalogue.workers().get(self.worker) {
+        if let Some(worker) = self.entrance.catalogue.workers().get(self.worker) {
             worker.active.leave();
         }
     }
@@ -94,44 +101,45 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.leave_worker();
-        self.catalogue.active.leave();
-        self.listener.active.leave();
+        self.entrance.catalogue.active.leave();
+        self.entrance.metrics.active.leave();
     }
 }
 
 /// Serves a connection to its end in a task of its own, on the worker that carries it.
 pub(super) fn begin(desk: &Rc<Desk>, admitted: Admitted) {
-    let Admitted { socket, client, accepted, listener, snapshot, place } = admitted;
+    let Admitted { socket, client, accepted, snapshot, place } = admitted;
+    let entrance = Arc::clone(&place.entrance);
     // Not only once the task runs: whoever is let in can be called back.
-    let live = desk.live.enter(desk, Arc::clone(&place.listener));
+    let live = desk.live.enter(desk, Arc::clone(&entrance));
     let mut record = Record::open(Rc::clone(desk), place, client, accepted);
     let socket = Stream::new(socket);
     // What is to be heard out first has a task for that; requests are waited for in the one that serves them.
-    if let Some(in_effect) = snapshot.listener(&listener)
+    if let Some(in_effect) = snapshot.listener(&entrance.name)
         && let Some(settings) = &in_effect.http
         && in_effect.hears_out_nobody()
     {
         let terms = Terms::of(in_effect, settings, accepted);
         match arrive_at_once(&record, socket) {
-            Ok(arrived) => Serving { arrived, listener, terms, live }.spawn(record),
+            Ok(arrived) => Serving { arrived, terms, live }.spawn(record),
             Err(reason) => record.close(reason),
         }
         return;
     }
-    desk.tasks.spawn_local("connection", serve(record, live, socket, listener, snapshot));
+    desk.tasks.spawn_local("connection", serve(record, live, socket, entrance, snapshot));
 }
 
 fn serve(
     mut record: Record,
     live: Entry,
     socket: Stream,
-    listener: Name,
-    snapshot: Arc<Snapshot>,
+    entrance: Arc<Entrance>,
+    snapshot: Arc<InEffect>,
 ) -> impl Future<Output = ()> {
     // Setting up needs much that the connection does not need later: it has a box of its own, so that the task of an
     // established connection is small.
     let setting_up = Box::pin(async move {
-        let outcome = set_up(&mut record, live, socket, &listener, &snapshot).await;
+        let outcome = set_up(&mut record, live, socket, &entrance.name, &snapshot).await;
         (record, outcome)
     });
     async move {
@@ -158,16 +166,15 @@ enum Established {
 #[derive(Debug)]
 struct Serving {
     arrived: Arrived,
-    listener: Name,
     terms: Terms,
     live: Entry,
 }
 
 impl Serving {
     fn spawn(self, record: Record) {
-        let Self { arrived, listener, terms, live } = self;
+        let Self { arrived, terms, live } = self;
         let desk = Rc::clone(&record.desk);
-        desk.tasks.spawn_local("connection", http::serve(record, live, arrived, listener, terms));
+        desk.tasks.spawn_local("connection", http::serve(record, live, arrived, terms));
     }
 }
 
@@ -196,10 +203,9 @@ async fn set_up(
     record: &mut Record,
     live: Entry,
     client: Stream,
-    listener: &Name,
+    name: &Name,
     snapshot: &Arc<Snapshot>,
 ) -> Result<Established, Reason> {
-    let name = listener;
     let Some(listener) = snapshot.listener(name) else {
         client.reset();
         return Err(Reason::Internal);
@@ -215,7 +221,7 @@ async fn set_up(
             record.more().asked_for.clone_from(&arrived.asked_for);
         }
         let terms = Terms::of(listener, settings, record.accepted());
-        return Ok(Established::Http(Serving { arrived, listener: name.clone(), terms, live }));
+        return Ok(Established::Http(Serving { arrived, terms, live }));
     }
     let found = tokio::select! {
         found = find_server(record, client, listener, snapshot) => found?,

@@ -1,10 +1,10 @@
 //! The snapshot in effect, as one worker holds it.
 //!
 //! All workers hold the same snapshot, and whoever takes hold of it or lets go of it writes to one place: with each request
-//! that would be the one place for which all of them wait. So a worker holds it once, and its requests share that.
+//! that would be the one place for which all of them wait. So a worker holds it once, and its connections and requests share
+//! that.
 
 use std::cell::RefCell;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use arc_swap::cache::Cache;
@@ -15,7 +15,7 @@ use crate::units::Name;
 /// What a worker holds.
 pub struct Current(RefCell<Held>);
 
-/// A snapshot, as requests share it.
+/// A snapshot, as what a worker does shares it.
 #[derive(Debug)]
 pub struct InEffect(Arc<Snapshot>);
 
@@ -29,7 +29,7 @@ impl std::ops::Deref for InEffect {
 
 struct Held {
     cache: Cache<Arc<Published>, Arc<Snapshot>>,
-    shared: Rc<InEffect>,
+    shared: Arc<InEffect>,
 }
 
 impl std::fmt::Debug for Current {
@@ -43,27 +43,27 @@ impl Current {
     #[must_use]
     pub fn new(published: Arc<Published>) -> Self {
         let mut cache = Cache::new(published);
-        let shared = Rc::new(InEffect(Arc::clone(cache.load())));
+        let shared = Arc::new(InEffect(Arc::clone(cache.load())));
         Self(RefCell::new(Held { cache, shared }))
     }
 
     /// The snapshot in effect. The one before is let go of, unless requests hold it.
-    pub fn snapshot(&self) -> Rc<InEffect> {
+    pub fn snapshot(&self) -> Arc<InEffect> {
         let mut held = self.0.borrow_mut();
         let Held { cache, shared } = &mut *held;
         let published = cache.load();
         if !Arc::ptr_eq(published, shared) {
-            *shared = Rc::new(InEffect(Arc::clone(published)));
+            *shared = Arc::new(InEffect(Arc::clone(published)));
         }
-        Rc::clone(shared)
+        Arc::clone(shared)
     }
 
     /// The same for what came through this listener: see [`Snapshot::with_listener`].
-    pub(super) fn with_listener(&self, name: &Name) -> Rc<InEffect> {
+    pub fn with_listener(&self, name: &Name) -> Arc<InEffect> {
         let snapshot = self.snapshot();
         match snapshot.listener(name) {
             Some(_) => snapshot,
-            None => Rc::new(InEffect(Arc::clone(&snapshot).with_listener(name))),
+            None => Arc::new(InEffect(Arc::clone(&snapshot.0).with_listener(name))),
         }
     }
 }
@@ -89,11 +89,11 @@ mod tests {
         let published = Arc::new(Published::new(Arc::clone(&first)));
         let current = Current::new(Arc::clone(&published));
         let request = current.snapshot();
-        assert!(Arc::ptr_eq(&request, &first) && Rc::ptr_eq(&request, &current.snapshot()));
+        assert!(Arc::ptr_eq(&request.0, &first) && Arc::ptr_eq(&request, &current.snapshot()));
         let second = build();
         published.store(Arc::clone(&second));
-        assert!(Arc::ptr_eq(&current.snapshot(), &second));
-        assert!(Arc::ptr_eq(&request, &first), "a request has what it began with");
+        assert!(Arc::ptr_eq(&current.snapshot().0, &second));
+        assert!(Arc::ptr_eq(&request.0, &first), "a request has what it began with");
         drop(request);
         assert_eq!(Arc::strong_count(&first), 1);
     }

@@ -9,6 +9,7 @@ use slab::Slab;
 use tokio::time::Instant;
 
 use super::Desk;
+use super::connection::Entrance;
 use crate::backend::State;
 use crate::ending::Reason;
 use crate::metrics::ListenerMetrics;
@@ -21,7 +22,7 @@ pub struct LiveConnections(RefCell<Slab<Rc<Live>>>);
 /// One open connection, as its worker knows it.
 #[derive(Debug)]
 pub struct Live {
-    listener: Arc<ListenerMetrics>,
+    entrance: Arc<Entrance>,
     /// The server it was given, once connected.
     server: OnceCell<Arc<State>>,
     /// Calls its relay back.
@@ -56,7 +57,7 @@ impl Live {
     fn is_meant(&self, target: &Target) -> bool {
         match target {
             Target::All => true,
-            Target::Listener(listener) => Arc::ptr_eq(&self.listener, listener),
+            Target::Listener(listener) => Arc::ptr_eq(&self.entrance.metrics, listener),
             Target::Server(server) => self.server.get().is_some_and(|own| Arc::ptr_eq(own, server)),
         }
     }
@@ -72,9 +73,9 @@ impl Live {
 
 impl LiveConnections {
     /// Takes a new connection in; it is taken out when the guard is dropped.
-    pub(super) fn enter(&self, desk: &Rc<Desk>, listener: Arc<ListenerMetrics>) -> Entry {
+    pub(super) fn enter(&self, desk: &Rc<Desk>, entrance: Arc<Entrance>) -> Entry {
         let live = Rc::new(Live {
-            listener,
+            entrance,
             server: OnceCell::new(),
             recall: Recall::default(),
             recalled_for: Cell::new(None),

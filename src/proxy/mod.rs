@@ -27,8 +27,8 @@ use crate::snapshot::Published;
 use crate::task::Tasks;
 use crate::tls::Turns;
 
-pub use connection::{Admitted, Place};
-pub use current::Current;
+pub use connection::{Admitted, Entrance, Place};
+pub use current::{Current, InEffect};
 pub use dismissals::Dismissals;
 pub use live::{Live, LiveConnections, Target};
 pub use metronome::Metronome;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Desk, Place};
+use super::{Desk, Entrance, Place};
 use crate::backend::{Lease, State};
 use crate::ending::{Reason, TlsVersion};
 use crate::logging::Line;
@@ -153,8 +153,13 @@ impl Record {
     }
 
     /// What is counted of its listener.
-    pub(super) fn listener(&self) -> &Arc<ListenerMetrics> {
-        &self.place.listener
+    pub(super) fn listener(&self) -> &ListenerMetrics {
+        &self.place.entrance.metrics
+    }
+
+    /// What it came through.
+    pub(super) fn entrance(&self) -> &Arc<Entrance> {
+        &self.place.entrance
     }
 
     /// The server it is given to.
@@ -205,7 +210,7 @@ impl Drop for Record {
     fn drop(&mut self) {
         let lasted = self.accepted.elapsed();
         self.desk.turnover.ended();
-        self.place.listener.ended(self.desk.worker, self.reason, lasted);
+        self.place.entrance.metrics.ended(self.desk.worker, self.reason, lasted);
         if self.quiet || !self.desk.access.is_on() {
             return;
         }
@@ -214,7 +219,7 @@ impl Drop for Record {
         let More { server_name, tls, identity, unique_id, asked_for: _, unreached, error } =
             self.more.as_deref().unwrap_or(&nothing);
         self.desk.access.write(&Line {
-            listener: self.place.listener.name().as_str(),
+            listener: self.place.entrance.metrics.name().as_str(),
             protocol: self.spoken.label(),
             client: self.client.to_string(),
             server_name: server_name.as_deref(),

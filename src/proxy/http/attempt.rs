@@ -291,7 +291,7 @@ impl Job<'_> {
         let sent = connecting.map_or(now, |_| Instant::now());
         self.record.sent_to(lease, connecting, sent);
         // A copy counts for its server alone.
-        let listener = (!self.record.is_copy()).then_some(&*self.context.metrics);
+        let listener = (!self.record.is_copy()).then_some(&*self.context.entrance.metrics);
         let witness = Witness::new(desk.worker, listener, Some(&server.state)).of_request();
         let response = desk.requests.stash.response();
         let Self { client, request, recall, timer, .. } = self;

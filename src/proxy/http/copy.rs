@@ -149,7 +149,7 @@ impl Job<'_> {
 impl Copied {
     async fn run(self) {
         let Self { context, snapshot, request, pool, mut client, trusted, _place } = self;
-        let listener = snapshot.listener(&context.listener);
+        let listener = snapshot.listener(&context.entrance.name);
         let Some((listener, http)) = listener.and_then(|listener| Some((listener, listener.http.as_ref()?))) else {
             return;
         };

@@ -112,13 +112,7 @@ fn forwarding(request: &Request, context: &Context, trusted: bool) -> Rc<Forward
     if let Some(again) = said_last.as_ref().filter(|last| !trusted && last.is_for(host)) {
         return Rc::clone(again);
     }
-    let hop = Hop {
-        peer: context.peer,
-        trusted,
-        scheme: context.scheme,
-        port: context.destination.map(|destination| destination.port()),
-        host,
-    };
+    let hop = Hop { peer: context.peer, trusted, scheme: context.scheme, port: context.port, host };
     let fields = &request.fields;
     let said = Said {
         forwarded: fields.values(Known::Forwarded),

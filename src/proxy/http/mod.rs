@@ -28,17 +28,16 @@ mod upstream;
 mod users;
 mod waiters;
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout, timeout_at};
 
-use super::connect::local_address;
 use super::ends::ClientEnd;
 use super::intake::Arrived;
 use super::live::Entry;
@@ -52,7 +51,6 @@ use crate::net::address::Endpoint;
 use crate::net::stream::Read;
 use crate::relay::{FirstByte, Limits, Wire};
 use crate::snapshot::{Front, HttpInEffect, Listener, Snapshot};
-use crate::units::Name;
 use client::Http1Client;
 use exchange::of_client_broken;
 use http2::Served;
@@ -81,6 +79,15 @@ const LONGEST_LINGER: Duration = Duration::from_secs(30);
 #[cold]
 fn seldom<'f, T>(work: impl Future<Output = T> + 'f) -> Pin<Box<dyn Future<Output = T> + 'f>> {
     Box::pin(work)
+}
+
+/// Waits for what mostly is so at once, no longer than for last words: there is a timer only if it is not.
+async fn soon<T>(work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    match poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await {
+        Poll::Ready(done) => Some(done),
+        Poll::Pending => timeout(LAST_WORDS, work).await.ok(),
+    }
 }
 
 /// What becomes of a connection after a request.
@@ -135,29 +142,25 @@ impl Terms {
 }
 
 /// Serves the requests of a connection until it is over.
-pub(super) fn serve(
-    mut record: Record,
-    live: Entry,
-    arrived: Arrived,
-    listener: Name,
-    terms: Terms,
-) -> impl Future<Output = ()> {
+pub(super) fn serve(mut record: Record, live: Entry, arrived: Arrived, terms: Terms) -> impl Future<Output = ()> {
     let Arrived { mut end, early, asked_for: _, protocols, destination, screened: _ } = arrived;
     end.set_abandoned(false);
-    let destination = match destination {
-        Some(Endpoint::Tcp(address)) => Some(address),
-        Some(Endpoint::Unix(_)) => None,
-        None => local_address(end.socket()),
+    let bound = record.entrance().bound;
+    let (port, destination) = match destination {
+        Some(Endpoint::Tcp(address)) => (Some(address.port()), OnceCell::from(Some(address))),
+        Some(Endpoint::Unix(_)) => (None, OnceCell::from(None)),
+        // Which of the addresses of this machine it was is known to the socket alone, if it is bound to all of them.
+        None => (bound.map(|bound| bound.port()), bound.map_or_else(|| OnceCell::from(None), |_| OnceCell::new())),
     };
     let context = Rc::new(Context {
         desk: Rc::clone(&record.desk),
-        listener,
-        metrics: Arc::clone(record.listener()),
+        entrance: Arc::clone(record.entrance()),
         peer: record.client(),
         scheme: match &end {
             ClientEnd::Plain(_) => "http",
             ClientEnd::Tls(_) => "https",
         },
+        port,
         destination,
         more: record.take_more(),
         said_last: RefCell::default(),
@@ -192,6 +195,7 @@ pub(super) fn serve(
             Over::For(reason) => Served { reason, had_requests: connection.requests > 0, fault: None },
             Over::Http2(early) => {
                 let Connection { context, client, live, accepted, terms, .. } = *connection;
+                context.find_destination(client.end.socket());
                 seldom(http2::serve(context, live, client.end, early, accepted, terms)).await
             }
         };
@@ -271,12 +275,15 @@ impl Connection {
 
     /// Reads a request and serves it. Says as well for how long the next one is waited for.
     async fn next(&mut self) -> (After, Duration) {
-        let snapshot = self.context.desk.current.with_listener(&self.context.listener);
-        let in_effect = snapshot.listener(&self.context.listener);
+        let snapshot = self.context.desk.current.with_listener(&self.context.entrance.name);
+        let in_effect = snapshot.listener(&self.context.entrance.name);
         let Some((listener, http)) = in_effect.and_then(|listener| Some((listener, listener.http.as_ref()?))) else {
             // It is another listener's now, or nobody's.
             return (After::Close(Reason::Drained), Duration::ZERO);
         };
+        if snapshot.announces() {
+            self.context.find_destination(self.client.end.socket());
+        }
         let keep_alive = http.settings.timeouts.keep_alive;
         let started = Instant::now();
         let since = if self.requests == 0 { self.accepted } else { started };
@@ -287,7 +294,7 @@ impl Connection {
             Ok(()) => {
                 self.requests = self.requests.saturating_add(1);
                 self.client.body = body::Body::new(request.length);
-                self.context.metrics.bytes_in(self.context.desk.worker, request.fields.bytes().len() as u64);
+                self.context.entrance.metrics.bytes_in(self.context.desk.worker, request.fields.bytes().len() as u64);
                 self.handle(&request, &snapshot, listener, http, started, now).await
             }
             Err(Unread::Nothing(reason)) => After::Close(reason),
@@ -368,25 +375,25 @@ impl Connection {
     async fn close(&mut self, reason: Reason) -> Reason {
         let client = &mut self.client;
         let flushed = poll_fn(|cx| client.outbound.poll_flush(cx, &mut client.end, true));
-        if !matches!(tokio::time::timeout(LAST_WORDS, flushed).await, Ok(Ok(()))) {
+        if !matches!(soon(flushed).await, Some(Ok(()))) {
             client.end.set_abandoned(true);
             return reason;
         }
         client.outbound.return_buffer(&self.context.desk.requests.stash);
         if client.body.is_over() && client.inbound.is_empty() {
             let farewell = poll_fn(|cx| client.end.poll_farewell(cx));
-            let _in_vain = tokio::time::timeout(LAST_WORDS, farewell).await;
+            let _in_vain = soon(farewell).await;
             return reason;
         }
         let scratch = &self.context.desk.scratch;
         let lingering = async {
             let finished = poll_fn(|cx| client.end.poll_finish(cx));
-            let _in_vain = tokio::time::timeout(LAST_WORDS, finished).await;
+            let _in_vain = soon(finished).await;
             let (began, mut seen) = (Instant::now(), 0);
             loop {
                 let until = began + (LINGER + Duration::from_secs(seen / LINGER_RATE)).min(LONGEST_LINGER);
                 let read = poll_fn(|cx| scratch.with_buffer(|buffer| client.end.socket().poll_recv(cx, buffer)));
-                match tokio::time::timeout_at(until, read).await {
+                match timeout_at(until, read).await {
                     Ok(Ok(Read { bytes, .. })) if bytes > 0 => seen += bytes as u64,
                     Ok(Ok(_) | Err(_)) | Err(_) => return,
                 }
@@ -475,7 +482,7 @@ impl Connection {
         }
         let Http1Client { end, outbound, .. } = &mut self.client;
         let flushed = poll_fn(|cx| outbound.poll_flush(cx, end, false));
-        let flushed = tokio::time::timeout(request::PATIENCE, flushed).await;
+        let flushed = timeout(request::PATIENCE, flushed).await;
         self.rests = Instant::now();
         match flushed {
             Ok(Ok(())) => Ok(()),

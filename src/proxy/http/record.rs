@@ -1,6 +1,6 @@
 //! What will be said of a request when it is over, gathered while it lasts.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,28 +15,28 @@ use crate::logging::{Line, RequestLine};
 use crate::message::forwarded::Forwarding;
 use crate::message::grpc::Code;
 use crate::message::request::{MOST_TOLD, Request};
-use crate::metrics::ListenerMetrics;
 use crate::net::address::ClientAddr;
 use crate::net::proxy_protocol::Version;
-use crate::proxy::Desk;
-use crate::proxy::connect::announce;
+use crate::net::stream::Stream;
+use crate::proxy::connect::{announce, local_address};
 use crate::proxy::record::{More, millis, readable};
+use crate::proxy::{Desk, Entrance};
 use crate::units::Name;
 
 /// What all requests of a connection have in common.
 #[derive(Debug)]
 pub(super) struct Context {
     pub(super) desk: Rc<Desk>,
-    /// The listener's name.
-    pub(super) listener: Name,
-    /// What is counted of it.
-    pub(super) metrics: Arc<ListenerMetrics>,
+    /// What the connection came through.
+    pub(super) entrance: Arc<Entrance>,
     /// Who connected, or whom its PROXY header names.
     pub(super) peer: ClientAddr,
     /// `http` or `https`.
     pub(super) scheme: &'static str,
-    /// What it connected to, where that has an address.
-    pub(super) destination: Option<SocketAddr>,
+    /// The port it connected to, where there are ports.
+    pub(super) port: Option<u16>,
+    /// What it connected to, where that has an address, once somebody has to know: to ask is a system call.
+    pub(super) destination: OnceCell<Option<SocketAddr>>,
     /// What else is known of the connection.
     pub(super) more: More,
     /// What was said last of whom a request is for, without what the client says itself.
@@ -52,9 +52,14 @@ impl Drop for Context {
 }
 
 impl Context {
+    /// Finds out what the client connected to, for [`Context::announcement`].
+    pub(super) fn find_destination(&self, client: &Stream) {
+        self.destination.get_or_init(|| local_address(client));
+    }
+
     /// The PROXY header that tells a server whom we speak for.
     pub(super) fn announcement(&self, version: Version) -> Vec<u8> {
-        announce(version, self.peer, self.destination, &self.more, None)
+        announce(version, self.peer, self.destination.get().copied().flatten(), &self.more, None)
     }
 }
 
@@ -294,18 +299,18 @@ impl Drop for RequestRecord {
             return;
         }
         let status = self.told.unwrap_or(self.status);
-        self.context.metrics.request(worker, Class::of(status), self.reason);
+        self.context.entrance.metrics.request(worker, Class::of(status), self.reason);
         let code = self.code();
         if let Some(code) = code {
-            self.context.metrics.called(worker, code);
+            self.context.entrance.metrics.called(worker, code);
         }
         if self.answered {
-            self.context.metrics.answered(worker, self.reason);
+            self.context.entrance.metrics.answered(worker, self.reason);
         }
         let Some(text) = self.text.as_deref() else { return };
-        let Context { desk, metrics, more, .. } = &*self.context;
+        let Context { desk, entrance, more, .. } = &*self.context;
         desk.access.write(&Line {
-            listener: metrics.name().as_str(),
+            listener: entrance.metrics.name().as_str(),
             protocol: self.protocol,
             client: shown(self.client),
             server_name: more.server_name.as_deref(),

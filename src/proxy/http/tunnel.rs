@@ -76,7 +76,7 @@ pub(super) async fn of_http1(
 /// Counts what the server had said in the new protocol before there was a relay.
 fn count_said(record: &mut RequestRecord, bytes: usize) {
     let context = Rc::clone(&record.context);
-    Both::new(context.desk.worker, Some(&context.metrics), record.server()).moved(Direction::Down, bytes);
+    Both::new(context.desk.worker, Some(&context.entrance.metrics), record.server()).moved(Direction::Down, bytes);
     record.moved(0, bytes as u64);
 }
 
@@ -132,7 +132,7 @@ async fn between(
     let unheard = Recall::default();
     let recall = live.map_or(&unheard, |live| &live.recall);
     let context = Rc::clone(&record.context);
-    let meter = Both::new(context.desk.worker, Some(&context.metrics), state.as_ref());
+    let meter = Both::new(context.desk.worker, Some(&context.entrance.metrics), state.as_ref());
     let report: Report = relay(client, server, early, limits, &context.desk.scratch, recall, &meter).await;
     record.moved(report.up, report.down);
     let reason = reasons::of_relay(&report, live.and_then(Live::recalled_for));

@@ -122,8 +122,8 @@ pub(super) async fn serve(
     // Frames are small and many, and none may wait for the acknowledgement of the one before.
     end.socket().set_nodelay();
     let desk = Rc::clone(&context.desk);
-    let settings = desk.current.with_listener(&context.listener);
-    let Some(http) = settings.listener(&context.listener).and_then(|listener| listener.http.as_ref()) else {
+    let settings = desk.current.with_listener(&context.entrance.name);
+    let Some(http) = settings.listener(&context.entrance.name).and_then(|listener| listener.http.as_ref()) else {
         return Served { reason: Reason::Drained, had_requests: false, fault: None };
     };
     let limits = http.settings.limits;
@@ -284,8 +284,8 @@ async fn handle(shared: &Rc<Shared>, mut client: Http2Client) {
     let context = &shared.context;
     let desk = &context.desk;
     let started = Instant::now();
-    let snapshot = desk.current.with_listener(&context.listener);
-    let in_effect = snapshot.listener(&context.listener);
+    let snapshot = desk.current.with_listener(&context.entrance.name);
+    let in_effect = snapshot.listener(&context.entrance.name);
     let Some((listener, http)) = in_effect.and_then(|listener| Some((listener, listener.http.as_ref()?))) else {
         client.reset(Code::REFUSED_STREAM);
         return;
@@ -316,7 +316,7 @@ async fn handle(shared: &Rc<Shared>, mut client: Http2Client) {
         return desk.requests.stash.return_request(request);
     }
     client.stream.hold(request.upgrade().is_some());
-    context.metrics.bytes_in(desk.worker, request.fields.bytes().len() as u64);
+    context.entrance.metrics.bytes_in(desk.worker, request.fields.bytes().len() as u64);
     let mut timer = desk.requests.stash.timer(started + http.settings.timeouts.body_idle);
     let unheard = crate::relay::Recall::default();
     let mut job = Job {
