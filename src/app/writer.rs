@@ -368,7 +368,10 @@ impl Writer {
         };
         let count = server.active();
         self.call_back(Target::Server(Arc::clone(server)), by, Reason::ServerDown).await;
-        tracing::info!(pool = %server.pool, server = %server.name, "{count} of its connections and requests are to end");
+        if count > 0 {
+            let (pool, name) = (&server.pool, &server.name);
+            tracing::info!(%pool, server = %name, "{count} of its connections and requests are to end");
+        }
     }
 
     fn drained_listeners(&self, previous: &Snapshot, removed: &[Name]) -> Vec<Target> {

@@ -2,11 +2,12 @@
 //! plain.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use rustix::io::Errno;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::body::Piece;
 use super::client::Http1Client;
@@ -129,13 +130,25 @@ async fn between(
     if let (Some(state), Some(live)) = (&state, live) {
         live.set_server(state);
     }
-    let unheard = Recall::default();
-    let recall = live.map_or(&unheard, |live| &live.recall);
-    let context = Rc::clone(&record.context);
-    let meter = Both::new(context.desk.worker, Some(&context.entrance.metrics), state.as_ref());
-    let report: Report = relay(client, server, early, limits, &context.desk.scratch, recall, &meter).await;
+    // One that shares its connection with others is called back alone.
+    let (own, mut dismissed) = (Recall::default(), None);
+    let recall = live.map_or(&own, |live| &live.recall);
+    let (context, began) = (Rc::clone(&record.context), Instant::now());
+    let desk = &context.desk;
+    let meter = Both::new(desk.worker, Some(&context.entrance.metrics), state.as_ref());
+    let mut relaying = pin!(relay(client, server, early, limits, &desk.scratch, recall, &meter));
+    let report: Report = poll_fn(|cx| {
+        if let (Some(state), None, None) = (&state, live, dismissed)
+            && let Some((by, reason)) = desk.dismissals.due(state, began)
+        {
+            dismissed = Some(reason);
+            own.set(by);
+        }
+        relaying.as_mut().poll(cx)
+    })
+    .await;
     record.moved(report.up, report.down);
-    let reason = reasons::of_relay(&report, live.and_then(Live::recalled_for));
+    let reason = reasons::of_relay(&report, live.map_or(dismissed, Live::recalled_for));
     record.close(reason);
     (reason, report.is_clean())
 }

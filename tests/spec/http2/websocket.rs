@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use crate::stage::access::AccessLog;
 use crate::stage::frames::{DATA, END_HEADERS, END_STREAM, Frames, HEADERS, Verdict, block};
 use crate::stage::http2::{Asked, Client, fronting, read_body, read_response};
-use crate::stage::{Instance, Server, within};
+use crate::stage::{Instance, Server, list, within};
 
 /// An extended CONNECT.
 pub(super) fn connect(protocol: &'static str) -> Request<()> {
@@ -125,6 +125,36 @@ async fn a_tunnel_is_logged_as_its_client_saw_it() {
     assert_eq!((&line["method"], &line["status"]), (&"CONNECT".into(), &200.into()), "{line}");
     assert_eq!((&line["path"], &line["reason"]), (&"/chat".into(), &"done".into()), "{line}");
     assert_eq!((&line["bytes_in"], &line["bytes_out"]), (&10.into(), &17.into()), "{line}");
+}
+
+#[tokio::test]
+async fn a_tunnel_to_a_server_that_goes_ends_as_its_pool_says_and_its_connection_stays() {
+    for on_down in ["reset", "drain"] {
+        let ((server, _heads), log) = (agreeing(accept).await, AccessLog::new());
+        let text = |state: &str| {
+            let text = fronting(&[server.address], "", &format!("on_down = \"{on_down}\""));
+            let servers = format!("[{{ address = \"{}\", state = \"{state}\" }}]", server.address);
+            log.of(&format!("drain_timeout = \"200ms\"\n{}", text.replace(&list(&[server.address]), &servers)))
+        };
+        let instance = Instance::start(&text("ready")).await;
+        let client = Client::connect(instance.address("web")).await;
+        let tunnel = async || {
+            let (response, up) = client.begin(connect("websocket"), false).await;
+            let mut down = within("the answer", response).await.unwrap().into_body();
+            assert_eq!(read(&mut down, 7).await, b"welcome");
+            (up, down)
+        };
+        let (_up, mut down) = tunnel().await;
+        instance.running.reload_text(&text("maintenance")).await.unwrap();
+        let cut = within("the end of the tunnel", read_body(&mut down)).await.unwrap_err();
+        assert_eq!(cut.reason(), Some(h2::Reason::CANCEL));
+        assert_eq!(log.line(1).await["reason"], "drained");
+        // What began later is not meant.
+        instance.running.reload_text(&text("ready")).await.unwrap();
+        let (mut up, mut down) = tunnel().await;
+        up.send_data("still there".into(), true).unwrap();
+        assert_eq!(read(&mut down, 11).await, b"still there");
+    }
 }
 
 #[tokio::test]
