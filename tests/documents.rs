@@ -390,6 +390,7 @@ fn families() -> BTreeSet<String> {
     let _listener = catalogue.listener(&Name::new("listener"));
     let pool = catalogue.pool(&Name::new("pool"));
     pool.set_primary(Some(&Name::new("server")));
+    pool.copied(0);
     let server = State::counted(Name::new("pool"), Name::new("server"), &catalogue);
     server.show();
     let discovery = catalogue.discovery(&Name::new("pool"));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use prometheus::proto::{Metric, MetricFamily, MetricType};
 
 use super::expose::{counter, family, histogram};
-use super::shard::{CONNECT_BOUNDS, Histogram, Tally, Total};
+use super::shard::{Histogram, RESPONSE_BOUNDS, Tally, Total};
 use super::{ListenerMetrics, ServerMetrics};
 use crate::ending::{Class, Reason};
 use crate::message::grpc::Code;
@@ -38,7 +38,7 @@ impl Default for ListenerHttp {
 #[derive(Debug)]
 pub(super) struct ServerHttp {
     requests: [Tally; Class::COUNT],
-    seconds: Histogram<{ CONNECT_BOUNDS.len() }>,
+    seconds: Histogram<{ RESPONSE_BOUNDS.len() }>,
     new: Tally,
     reused: Tally,
     retries: Tally,
@@ -112,7 +112,7 @@ impl ServerMetrics {
                 tally.add(1);
             }
             if class != Class::None {
-                shard.http.seconds.observe(&CONNECT_BOUNDS, after);
+                shard.http.seconds.observe(&RESPONSE_BOUNDS, after);
             }
         }
     }
@@ -218,7 +218,7 @@ pub(super) fn add_servers(all: &[Arc<ServerMetrics>], families: &mut Vec<MetricF
         each(&|server, labels| {
             let mut total = Total::default();
             server.shards.iter().for_each(|shard| shard.http.seconds.add_to(&mut total));
-            vec![histogram(&labels, &CONNECT_BOUNDS, &total)]
+            vec![histogram(&labels, &RESPONSE_BOUNDS, &total)]
         }),
     ));
     families.push(family(

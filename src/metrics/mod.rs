@@ -23,6 +23,7 @@ use crate::units::Name;
 pub use discovery::{Answered, DiscoveryMetrics};
 use http::{ListenerHttp, ServerHttp};
 pub use pools::PoolMetrics;
+use pools::PoolShard;
 use ports::Supplies;
 pub use ports::{SourcePorts, Stock};
 use shard::{CONNECT_BOUNDS, CONNECTION_BOUNDS, Histogram, Tally};
@@ -407,7 +408,7 @@ impl Catalogue {
     /// The counters of the pool of this name: those it has, or new ones.
     #[must_use]
     pub fn pool(&self, name: &Name) -> Arc<PoolMetrics> {
-        find_or_make(&self.pools, name, || PoolMetrics::new(name.clone(), self.shards(Histogram::default)))
+        find_or_make(&self.pools, name, || PoolMetrics::new(name.clone(), self.shards(PoolShard::default)))
     }
 
     /// The counters of what the servers of a pool are found by: those there are, or new ones.

@@ -7,13 +7,20 @@ use std::time::{Duration, Instant};
 use crossbeam_utils::CachePadded;
 use prometheus::proto::{Metric, MetricFamily, MetricType};
 
-use super::expose::{family, gauge, histogram};
-use super::shard::{CONNECT_BOUNDS, Histogram, Total};
+use super::expose::{counter, family, gauge, histogram};
+use super::shard::{CONNECT_BOUNDS, Histogram, Tally, Total};
 use super::{ServerMetrics, lock};
 use crate::units::Name;
 
-/// What one worker counts of those who waited.
-type Waits = CachePadded<Histogram<{ CONNECT_BOUNDS.len() }>>;
+/// What one worker counts of a pool.
+#[derive(Debug, Default)]
+pub(super) struct PoolShard {
+    /// How long those who had to wait did.
+    waits: Histogram<{ CONNECT_BOUNDS.len() }>,
+    /// Copies of requests for it, and those among them that there was no room for.
+    copies: Tally,
+    dropped: Tally,
+}
 
 /// What is counted of one pool.
 #[derive(Debug)]
@@ -24,18 +31,18 @@ pub struct PoolMetrics {
     disputed: AtomicBool,
     /// Its primary, and since when it is that.
     primary: Mutex<Option<(Name, Instant)>>,
-    waits: Box<[Waits]>,
+    shards: Box<[CachePadded<PoolShard>]>,
 }
 
 impl PoolMetrics {
-    pub(super) const fn new(name: Name, waits: Box<[Waits]>) -> Self {
+    pub(super) const fn new(name: Name, shards: Box<[CachePadded<PoolShard>]>) -> Self {
         Self {
             name,
             queue: AtomicUsize::new(0),
             fails_open: AtomicBool::new(false),
             disputed: AtomicBool::new(false),
             primary: Mutex::new(None),
-            waits,
+            shards,
         }
     }
 
@@ -61,9 +68,29 @@ impl PoolMetrics {
 
     /// Somebody waited for so long, with or without getting a server.
     pub fn waited(&self, worker: usize, time: Duration) {
-        if let Some(waits) = self.waits.get(worker) {
-            waits.observe(&CONNECT_BOUNDS, time);
+        if let Some(shard) = self.shards.get(worker) {
+            shard.waits.observe(&CONNECT_BOUNDS, time);
         }
+    }
+
+    /// A request is to be copied to it.
+    pub fn copied(&self, worker: usize) {
+        if let Some(shard) = self.shards.get(worker) {
+            shard.copies.add(1);
+        }
+    }
+
+    /// There was no room for a copy, from the beginning or before it was over.
+    pub fn dropped_copy(&self, worker: usize) {
+        if let Some(shard) = self.shards.get(worker) {
+            shard.dropped.add(1);
+        }
+    }
+
+    /// So many copies were to be made, and so many of them were given up.
+    fn copies(&self) -> (u64, u64) {
+        let all = self.shards.iter().map(|shard| (shard.copies.get(), shard.dropped.get()));
+        all.fold((0, 0), |(copies, dropped), (more, of_these)| (copies + more, dropped + of_these))
     }
 }
 
@@ -120,8 +147,25 @@ pub(super) fn add(all: &[Arc<PoolMetrics>], servers: &[Arc<ServerMetrics>], fami
         MetricType::HISTOGRAM,
         each(&|pool, labels| {
             let mut total = Total::default();
-            pool.waits.iter().for_each(|waits| waits.add_to(&mut total));
+            pool.shards.iter().for_each(|shard| shard.waits.add_to(&mut total));
             histogram(&labels, &CONNECT_BOUNDS, &total)
         }),
+    ));
+    // Few pools get any.
+    let copies = |what: fn((u64, u64)) -> u64| {
+        let having = all.iter().map(|pool| (pool, pool.copies())).filter(|(_, copies)| *copies != (0, 0));
+        having.map(|(pool, copies)| counter(&[("pool", pool.name.as_str())], what(copies) as f64)).collect()
+    };
+    families.push(family(
+        "portreeve_pool_copies_total",
+        "Requests that were to be copied to the pool.",
+        MetricType::COUNTER,
+        copies(|(copies, _)| copies),
+    ));
+    families.push(family(
+        "portreeve_pool_copies_dropped_total",
+        "Those among them whose copy was given up, or not begun, for want of room.",
+        MetricType::COUNTER,
+        copies(|(_, dropped)| dropped),
     ));
 }

@@ -19,6 +19,26 @@ pub(super) const CONNECT_BOUNDS: [Duration; 12] = [
     Duration::from_secs(10),
 ];
 
+/// Upper bounds of the buckets for the first byte of a response: closer together where people have set themselves goals.
+pub(super) const RESPONSE_BOUNDS: [Duration; 16] = [
+    Duration::from_micros(250),
+    Duration::from_micros(500),
+    Duration::from_millis(1),
+    Duration::from_micros(2500),
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(25),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(250),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_millis(2500),
+    Duration::from_secs(5),
+    Duration::from_secs(10),
+    Duration::from_secs(30),
+];
+
 /// Upper bounds of the buckets for the life of a connection.
 pub(super) const CONNECTION_BOUNDS: [Duration; 11] = [
     Duration::from_millis(1),
@@ -115,6 +135,6 @@ mod tests {
 
     #[test]
     fn bounds_rise() {
-        assert!(CONNECT_BOUNDS.is_sorted() && CONNECTION_BOUNDS.is_sorted());
+        assert!(CONNECT_BOUNDS.is_sorted() && RESPONSE_BOUNDS.is_sorted() && CONNECTION_BOUNDS.is_sorted());
     }
 }

@@ -9,6 +9,7 @@ use std::task::{Context as TaskContext, Poll, ready};
 use std::time::Duration;
 
 use rustix::io::Errno;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::Instant;
 
@@ -22,6 +23,7 @@ use super::sides::Client;
 use super::timer::Timer;
 use crate::message::head::Fields;
 use crate::message::request::Request;
+use crate::metrics::PoolMetrics;
 use crate::proxy::Desk;
 use crate::relay::{Broken, Recall};
 use crate::snapshot::{RouteInEffect, Snapshot};
@@ -53,6 +55,7 @@ pub(super) struct Tee {
     /// None once the copy was given up.
     copy: Option<Sender<Part>>,
     desk: Rc<Desk>,
+    metrics: Arc<PoolMetrics>,
 }
 
 impl Tee {
@@ -63,8 +66,18 @@ impl Tee {
         let has_room = room.is_some();
         let trailers = trailers.filter(|_| last).cloned().map(Box::new);
         let part = || Part { bytes: piece.into(), last, trailers, _room: room };
-        if !has_room || copy.try_send(part()).is_err() {
-            self.copy = None;
+        let lags = match has_room {
+            false => true,
+            // One that is over already, as when its server has refused it, needs no more.
+            true => match copy.try_send(part()) {
+                Ok(()) => return,
+                Err(TrySendError::Full(_)) => true,
+                Err(TrySendError::Closed(_)) => false,
+            },
+        };
+        self.copy = None;
+        if lags {
+            self.metrics.dropped_copy(self.desk.worker);
         }
     }
 }
@@ -131,7 +144,12 @@ impl Job<'_> {
         }
         let pool = route.mirror?;
         let desk = &self.context.desk;
-        let place = desk.requests.copies.take(MOST)?;
+        let metrics = &self.snapshot.pool_at(pool)?.pool.state().metrics;
+        metrics.copied(desk.worker);
+        let Some(place) = desk.requests.copies.take(MOST) else {
+            metrics.dropped_copy(desk.worker);
+            return None;
+        };
         let mut request = self.request.clone();
         // They are known by the same id, and nobody waits for a word to go on.
         request.fields.push(b"x-request-id", words.request_id());
@@ -142,7 +160,7 @@ impl Job<'_> {
         let (context, snapshot) = (Rc::clone(self.context), Arc::clone(self.snapshot));
         let copied = Copied { context, snapshot, request, pool, client, trusted, _place: place };
         desk.tasks.spawn_local("copy", copied.run());
-        Some(Tee { copy: Some(sender), desk: Rc::clone(desk) })
+        Some(Tee { copy: Some(sender), desk: Rc::clone(desk), metrics: Arc::clone(metrics) })
     }
 }
 

@@ -191,6 +191,8 @@ impl Job<'_> {
     /// Answers for an ending.
     #[cold]
     pub(super) fn answer_ending(&mut self, reason: Reason, fields: &[(&'static str, &[u8])]) -> Finish {
+        // It may have been waited for long.
+        self.now = Instant::now();
         let Self { request, http, client, record, recall, .. } = self;
         client.retire(recall.by().is_some());
         answer::with_ending(request, http, reason, fields, |own| {

@@ -145,6 +145,21 @@ async fn a_connection_between_requests_is_closed_after_keep_alive() {
 }
 
 #[tokio::test]
+async fn the_next_request_is_waited_for_from_when_the_response_is_over() {
+    let stand = Stand::new().await;
+    let instance = with(stand.address, "timeouts = { keep_alive = \"1s\", request = \"1200ms\" }", "").await;
+    let mut client = Client::of(&instance).await;
+    // The first was waited for longer than that.
+    client.get("/", "").await;
+    let (_mute, _) = stand.asked().await;
+    assert_eq!(client.response().await.status(), 504);
+    client.get("/", "").await;
+    let (mut server, _) = stand.asked().await;
+    server.send(ok("in time")).await;
+    assert_eq!(client.response().await.text(), "in time");
+}
+
+#[tokio::test]
 async fn a_body_that_stands_still_is_given_up() {
     let stand = Stand::new().await;
     let instance = with(stand.address, "timeouts = { body_idle = \"200ms\" }", "").await;

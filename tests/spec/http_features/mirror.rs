@@ -127,6 +127,14 @@ async fn a_copy_that_lags_behind_is_given_up_and_the_request_goes_on() {
     go.add_permits(1);
     let read = within("the end of the copy", heard.recv()).await.unwrap();
     assert!(read < body.len(), "{read}");
+    let (copies, dropped) = copies(&instance);
+    assert_eq!((copies, dropped), (1.0, 1.0));
+}
+
+/// How many requests were to be copied, and how many of those copies were given up.
+fn copies(instance: &Instance) -> (f64, f64) {
+    let count = |name: &str| instance.metric(&format!("portreeve_pool_{name}{{pool=\"next\"}}")).unwrap();
+    (count("copies_total"), count("copies_dropped_total"))
 }
 
 #[tokio::test]
@@ -138,6 +146,7 @@ async fn a_worker_has_so_many_copies_under_way_and_makes_no_further_ones() {
         assert_eq!(super::origin::ask_over(&mut stream, "GET /v1 HTTP/1.1\r\nHost: a\r\n\r\n").await.text(), "web");
     }
     eventually("the copies", || silent.accepted() == 64).await;
+    assert_eq!(copies(&instance), (100.0, 36.0));
 }
 
 #[tokio::test]
