@@ -258,7 +258,8 @@ impl Job<'_> {
         self.answer_ending(failure, &[])
     }
 
-    /// Sends the request to one server, having `tried` others. `next` is the server for the next attempt, where that was decided already.
+    /// Sends the request to one server, having `tried` others. `next` is the server for the next attempt, where that was
+    /// decided already.
     async fn attempt<'p>(
         &mut self,
         errand: &mut Errand<'p>,
@@ -270,22 +271,22 @@ impl Job<'_> {
         let desk = Rc::clone(&self.context.desk);
         let retry_on = &errand.pool.http.retry_on;
         let now = self.now;
-        let linked = match self.waiting(errand, server, now) {
-            Some(link) => Ok(link),
-            None => seldom(self.connect(errand, server)).await,
-        };
-        let Link { connection, connecting } = match linked {
-            Ok(link) => link,
-            Err(Stop::Client(reason) | Stop::Ours(reason)) => {
-                self.record.tried_at(&server.state);
-                self.record.close(reason);
-                return Attempted::Finished(Finish::Aborted(reason));
-            }
-            Err(Stop::Server(reason)) => {
-                self.record.tried_at(&server.state);
-                let again = if retry_on.connect && reason.is_connect_failure() { Again::Unsent } else { Again::Never };
-                return Attempted::Failed(Failure { reason, again });
-            }
+        let (connection, connecting) = match self.waiting(errand, server, now) {
+            Some(connection) => (connection, None),
+            None => match seldom(self.connect(errand, server)).await {
+                Ok(Link { connection, connecting }) => (connection, connecting),
+                Err(Stop::Client(reason) | Stop::Ours(reason)) => {
+                    self.record.tried_at(&server.state);
+                    self.record.close(reason);
+                    return Attempted::Finished(Finish::Aborted(reason));
+                }
+                Err(Stop::Server(reason)) => {
+                    self.record.tried_at(&server.state);
+                    let unsent = retry_on.connect && reason.is_connect_failure();
+                    let again = if unsent { Again::Unsent } else { Again::Never };
+                    return Attempted::Failed(Failure { reason, again });
+                }
+            },
         };
         let reused = connecting.is_none();
         let sent = connecting.map_or(now, |_| Instant::now());

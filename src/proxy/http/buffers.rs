@@ -5,9 +5,6 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use tokio::time::Instant;
-
-use super::timer::Timer;
 use crate::message::forwarded::Forwarding;
 use crate::message::request::Request;
 use crate::message::response::Response;
@@ -21,7 +18,6 @@ pub(in crate::proxy) struct Stash {
     responses: RefCell<Vec<Box<Response>>>,
     buffers: RefCell<Vec<Vec<u8>>>,
     forwardings: RefCell<Vec<Rc<Forwarding>>>,
-    timers: RefCell<Vec<Timer>>,
 }
 
 /// How many of a kind are kept, and how large a buffer may have grown to be kept.
@@ -56,17 +52,6 @@ impl Stash {
         if Rc::strong_count(&forwarding) == 1 && forwarding.may_be_kept() {
             put(&self.forwardings, forwarding);
         }
-    }
-
-    /// A timer that goes off at `at` or is set for something else: that of a request before, which need not be taken out of
-    /// the runtime's and put in again. Of use where deadlines seldom come, as each that has passed on is looked at once.
-    pub(super) fn timer(&self, at: Instant) -> Timer {
-        self.timers.borrow_mut().pop().unwrap_or_else(|| Timer::new(at))
-    }
-
-    pub(super) fn return_timer(&self, mut timer: Timer) {
-        timer.rest();
-        put(&self.timers, timer);
     }
 
     pub(super) fn buffer(&self) -> Vec<u8> {

@@ -36,7 +36,7 @@ impl Job<'_> {
     }
 
     /// A connection to a server that waits for a request, handed the head of this one.
-    pub(super) fn waiting(&mut self, errand: &Errand<'_>, server: &Backend, now: Instant) -> Option<Link> {
+    pub(super) fn waiting(&mut self, errand: &Errand<'_>, server: &Backend, now: Instant) -> Option<Server> {
         // A connection that begins with a header speaks for one client.
         if !errand.header.is_empty() {
             return None;
@@ -50,14 +50,13 @@ impl Job<'_> {
             && let Some(mut connection) = upstreams.take_shared(server, keep, now)
             && (!upgrades || connection.takes_connect())
         {
-            let connection = self.send_http2(errand, server, &mut connection).ok()?;
-            return Some(Link { connection, connecting: None });
+            return self.send_http2(errand, server, &mut connection).ok();
         }
         if *version == HttpVersion::Http2 {
             return None;
         }
         let connection = upstreams.take(desk, server, keep, now)?;
-        Some(Link { connection: self.hand_over(errand, server, connection), connecting: None })
+        Some(self.hand_over(errand, server, connection))
     }
 
     /// Gets a connection to a server, where none waits, and hands it the head of the request.

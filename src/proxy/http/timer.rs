@@ -20,11 +20,6 @@ impl Timer {
         Self { sleep: Box::pin(sleep_until(at)), waits: None }
     }
 
-    /// Nobody waits for it any more.
-    pub(super) fn rest(&mut self) {
-        self.waits = None;
-    }
-
     /// Waits for a deadline; which one may be another with every call.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
         let Self { sleep, waits } = self;

@@ -279,8 +279,8 @@ impl Serving {
     }
 }
 
-/// Serves one request.
-async fn handle(shared: &Rc<Shared>, mut client: Http2Client) {
+/// Serves one request. The timer is that of a request before, if there was one.
+async fn handle(shared: &Rc<Shared>, mut client: Http2Client, timer: &mut Option<Timer>) {
     let context = &shared.context;
     let desk = &context.desk;
     let started = Instant::now();
@@ -317,7 +317,7 @@ async fn handle(shared: &Rc<Shared>, mut client: Http2Client) {
     }
     client.stream.hold(request.upgrade().is_some());
     context.entrance.metrics.bytes_in(desk.worker, request.fields.bytes().len() as u64);
-    let mut timer = desk.requests.stash.timer(started + http.settings.timeouts.body_idle);
+    let timer = timer.get_or_insert_with(|| Timer::new(started + http.settings.timeouts.body_idle));
     let unheard = crate::relay::Recall::default();
     let mut job = Job {
         record: RequestRecord::open(Rc::clone(context), &request, started),
@@ -327,7 +327,7 @@ async fn handle(shared: &Rc<Shared>, mut client: Http2Client) {
         listener,
         http,
         client: Client::Http2(&mut client),
-        timer: &mut timer,
+        timer,
         // The connection hears of it, and ends its streams when the time has come.
         recall: &unheard,
         started,
@@ -335,7 +335,6 @@ async fn handle(shared: &Rc<Shared>, mut client: Http2Client) {
     };
     let ended = job.run().await;
     let Job { mut record, .. } = job;
-    desk.requests.stash.return_timer(timer);
     match ended {
         Finish::Delivered(_) => finish(&mut client).await,
         Finish::Aborted(Reason::ClientReset) => lost(shared, &client, &mut record),

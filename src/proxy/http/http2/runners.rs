@@ -90,9 +90,12 @@ impl Runners {
 
 async fn run(desk: Rc<Desk>, first: Work) {
     let place = Rc::default();
+    // It goes from one request to the next as well: it need not be taken out of the runtime's and put in again, and deadlines
+    // seldom come, as each that has passed on is looked at once.
+    let mut timer = None;
     let mut next = Some(first);
     while let Some(Work { shared, client, active }) = next {
-        handle(&shared, client).await;
+        handle(&shared, client, &mut timer).await;
         drop(active);
         drop(shared);
         next = desk.requests.runners.next(&place).await;
