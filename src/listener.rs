@@ -48,14 +48,14 @@ impl Mouth {
     /// A socket that belongs to this listener.
     #[must_use]
     pub fn new(acceptor: Acceptor, name: Name, metrics: Arc<ListenerMetrics>, catalogue: Arc<Catalogue>) -> Rc<Self> {
-        let owner = Entrance { name, metrics, bound: acceptor.address(), catalogue };
+        let owner = Entrance { name, metrics, port: acceptor.port(), catalogue };
         Rc::new(Self { acceptor, owner: RefCell::new(Arc::new(owner)) })
     }
 
     /// Gives the socket to another listener, or the same with another backlog.
     pub fn adopt(&self, name: Name, metrics: Arc<ListenerMetrics>, backlog: u32) {
         self.owner.replace_with(|before| {
-            Arc::new(Entrance { name, metrics, bound: before.bound, catalogue: Arc::clone(&before.catalogue) })
+            Arc::new(Entrance { name, metrics, port: before.port, catalogue: Arc::clone(&before.catalogue) })
         });
         if let Err(errno) = rustix::net::listen(self.acceptor.as_fd(), i32::try_from(backlog).unwrap_or(i32::MAX)) {
             tracing::warn!("the backlog of a listening socket cannot be changed: {errno}");

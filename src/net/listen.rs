@@ -141,10 +141,11 @@ impl Acceptor {
         Ok((socket, client))
     }
 
-    /// What it is bound to, unless it is no TCP socket.
+    /// The port it is bound to, unless it is no TCP socket.
     #[must_use]
-    pub fn address(&self) -> Option<SocketAddr> {
-        SocketAddr::try_from(rustix::net::getsockname(&self.socket).ok()?).ok()
+    pub fn port(&self) -> Option<u16> {
+        let address = SocketAddr::try_from(rustix::net::getsockname(&self.socket).ok()?).ok()?;
+        Some(address.port())
     }
 
     /// Waits until there may be a connection to accept. Call it after [`Acceptor::try_accept`] has found none.

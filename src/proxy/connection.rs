@@ -1,7 +1,6 @@
 //! The life of one connection after the gate.
 
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -50,8 +49,8 @@ pub struct Entrance {
     pub name: Name,
     /// What is counted of it.
     pub metrics: Arc<ListenerMetrics>,
-    /// What its socket is bound to, unless that is no TCP socket.
-    pub bound: Option<SocketAddr>,
+    /// The port its socket is bound to, unless that is no TCP socket.
+    pub port: Option<u16>,
     /// What is counted of everything.
     pub catalogue: Arc<Catalogue>,
 }

@@ -42,7 +42,6 @@ pub struct Snapshot {
     pools: Vec<PoolInEffect>,
     /// Where each pool stands among them.
     places: FxHashMap<Name, usize>,
-    announces: bool,
     /// What was in effect before, for as long as it is there.
     previous: Weak<Self>,
 }
@@ -152,8 +151,7 @@ impl Snapshot {
             .collect();
         let generation = previous.map_or(1, |previous| previous.generation + 1);
         let edition = previous.map_or(1, |previous| previous.edition + 1);
-        let announces = model.pools.iter().any(|pool| pool.announce.is_some());
-        Self { generation, edition, model, listeners, pools, places, announces, previous: Weak::new() }
+        Self { generation, edition, model, listeners, pools, places, previous: Weak::new() }
     }
 
     /// The same configuration with other servers that were found.
@@ -181,12 +179,6 @@ impl Snapshot {
     #[must_use]
     pub fn listener(&self, name: &Name) -> Option<&Listener> {
         self.listeners.get(name)
-    }
-
-    /// Whether servers of any pool are told whom we speak for by a PROXY header.
-    #[must_use]
-    pub const fn announces(&self) -> bool {
-        self.announces
     }
 
     /// The pool of this name.

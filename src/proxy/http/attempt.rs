@@ -15,7 +15,7 @@ use super::head::Words;
 use super::link::Link;
 use super::request::{Finish, Job, Upgraded};
 use super::seldom;
-use super::sides::{ResponseHead, Server};
+use super::sides::{Client, ResponseHead, Server};
 use crate::backend::{Lapse, Lease, Outcome, Server as Backend};
 use crate::balance::Key;
 use crate::ending::Reason;
@@ -139,6 +139,12 @@ impl Job<'_> {
         let Some(pool) = turn.pool() else { return self.answer_ending(Reason::NoRoute, &[]) };
         let (before, key) = (self.before(pool), self.key(pool));
         let left = route.route.retries.unwrap_or(pool.pool.retries());
+        // Of a stream of HTTP/2 that is known already, and of a copy by the request it is of.
+        if let Client::Http1(client) = &self.client
+            && (pool.announce.is_some() || route.mirror.is_some())
+        {
+            self.context.find_destination(client.end.socket());
+        }
         let header = pool.announce.map(|version| self.context.announcement(version)).unwrap_or_default();
         let copy = self.copy(route, &words, trusted);
         let mut errand = Errand { route, pool, bounds, words, header, left, before, key, granted: None, copy };

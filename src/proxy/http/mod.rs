@@ -145,12 +145,10 @@ impl Terms {
 pub(super) fn serve(mut record: Record, live: Entry, arrived: Arrived, terms: Terms) -> impl Future<Output = ()> {
     let Arrived { mut end, early, asked_for: _, protocols, destination, screened: _ } = arrived;
     end.set_abandoned(false);
-    let bound = record.entrance().bound;
     let (port, destination) = match destination {
         Some(Endpoint::Tcp(address)) => (Some(address.port()), OnceCell::from(Some(address))),
         Some(Endpoint::Unix(_)) => (None, OnceCell::from(None)),
-        // Which of the addresses of this machine it was is known to the socket alone, if it is bound to all of them.
-        None => (bound.map(|bound| bound.port()), bound.map_or_else(|| OnceCell::from(None), |_| OnceCell::new())),
+        None => (record.entrance().port, OnceCell::new()),
     };
     let context = Rc::new(Context {
         desk: Rc::clone(&record.desk),
@@ -281,9 +279,6 @@ impl Connection {
             // It is another listener's now, or nobody's.
             return (After::Close(Reason::Drained), Duration::ZERO);
         };
-        if snapshot.announces() {
-            self.context.find_destination(self.client.end.socket());
-        }
         let keep_alive = http.settings.timeouts.keep_alive;
         let started = Instant::now();
         let since = if self.requests == 0 { self.accepted } else { started };

@@ -48,7 +48,39 @@ impl Timer {
 mod tests {
     use super::*;
     use std::future::poll_fn;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::Wake;
     use std::time::Duration;
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_last_is_woken_each_time_and_by_the_nearest_deadline() {
+        let start = Instant::now();
+        let mut timer = Timer::new(start + Duration::from_secs(60));
+        for round in 0..3 {
+            let [before, last] = [(); 2].map(|()| Arc::<Woken>::default());
+            let deadline = Instant::now() + Duration::from_secs(5);
+            // The one who waits last says so twice, and for less the second time.
+            for (who, deadline) in [(&before, deadline), (&last, deadline), (&last, deadline - Duration::from_secs(2))]
+            {
+                let waker = Waker::from(Arc::clone(who));
+                assert!(timer.poll(&mut Context::from_waker(&waker), deadline).is_pending());
+            }
+            tokio::time::advance(Duration::from_secs(3)).await;
+            tokio::task::yield_now().await;
+            assert!(last.0.load(Ordering::Relaxed), "round {round}");
+            assert!(timer.poll(&mut Context::from_waker(Waker::noop()), Instant::now()).is_ready());
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_deadline_comes_in_its_time_whether_it_is_nearer_or_further_than_the_last() {
