@@ -3,7 +3,7 @@
 use super::{plain, with};
 use crate::stage::Instance;
 use crate::stage::access::AccessLog;
-use crate::stage::http::{Client, Recorder, ok, serving};
+use crate::stage::http::{Client, Message, Recorder, Stand, Wire, ok, serving};
 use crate::stage::http2::Version;
 use crate::stage::speaker::Speaker;
 
@@ -299,5 +299,57 @@ async fn the_client_behind_a_trusted_proxy_is_the_one_that_routes_and_the_log_kn
         assert_eq!(log.line(1).await["client"], "192.0.2.7", "nobody knows its port");
         assert_eq!(client.ask_with("/", "X-Forwarded-For: 192.0.2.7, 198.51.100.1\r\n").await.status(), 403);
         assert_eq!(client.ask("/").await.status(), 403);
+    }
+}
+
+/// Reads the PROXY header that a connection begins with, and what follows it as a request; says whom it is for and to where.
+async fn announced(server: &mut Wire) -> (String, Message) {
+    let mut line = Vec::new();
+    while !line.ends_with(b"\r\n") {
+        line.extend(server.exactly(1).await.unwrap());
+    }
+    let request = server.request().await.unwrap().expect("a request");
+    (String::from_utf8(line).unwrap(), request)
+}
+
+#[tokio::test]
+async fn a_pool_that_is_told_of_clients_from_now_on_is_told_where_those_came_to_that_were_there_before() {
+    for version in Version::each() {
+        let stand = Stand::new().await;
+        let text = |pool| serving(&[stand.address], "", pool);
+        let instance = Instance::start(&text("")).await;
+        let mut client = Speaker::of(version, &instance).await;
+        client.get("/", "").await;
+        let (mut server, _) = stand.asked().await;
+        server.send(ok("untold")).await;
+        assert_eq!(client.response().await.text(), "untold");
+        instance.running.reload_text(&text("proxy_protocol = \"v1\"")).await.unwrap();
+        client.get("/told", "").await;
+        let mut server = stand.visit().await;
+        let (line, request) = announced(&mut server).await;
+        assert!(line.starts_with("PROXY TCP4 127.0.0.1 127.0.0.1 "), "{version:?}: {line}");
+        assert!(line.ends_with(&format!(" {}\r\n", instance.address("web").port())), "{version:?}: {line}");
+        assert_eq!(request.asked(), "GET /told");
+        server.send(ok("told")).await;
+        assert_eq!(client.response().await.text(), "told");
+    }
+}
+
+#[tokio::test]
+async fn a_pool_that_gets_copies_is_told_of_the_client_where_the_first_is_not() {
+    for version in Version::each() {
+        let (stand, next) = (Stand::new().await, Stand::new().await);
+        let route = "routes = [{ path = \"/\", pool = \"web\", mirror = \"next\" }]";
+        let more = format!("[pools.next]\nservers = [\"{}\"]\ncheck = \"none\"\nproxy_protocol = \"v1\"", next.address);
+        let instance = Instance::start(&serving(&[stand.address], route, &more)).await;
+        let mut client = Speaker::of(version, &instance).await;
+        client.get("/both", "").await;
+        let (mut server, _) = stand.asked().await;
+        server.send(ok("first")).await;
+        assert_eq!(client.response().await.text(), "first");
+        let (line, request) = announced(&mut next.visit().await).await;
+        assert!(line.starts_with("PROXY TCP4 127.0.0.1 127.0.0.1 "), "{version:?}: {line}");
+        assert!(line.ends_with(&format!(" {}\r\n", instance.address("web").port())), "{version:?}: {line}");
+        assert_eq!(request.asked(), "GET /both");
     }
 }
