@@ -17,6 +17,9 @@ pub use encoder::{Encoder, Failed};
 /// The least bytes worth compressing, where it is known how many there are.
 const LEAST: u64 = 256;
 
+/// The status of a response that confirms what the client has.
+const NOT_MODIFIED: u16 = 304;
+
 /// A content coding that responses can be given here (RFC 9110 §8.4.1, RFC 7932, RFC 8878); what is preferred comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coding {
@@ -96,6 +99,8 @@ pub enum Verdict<'a> {
     Leave,
     /// It is compressed for those who accept that, which its head has to say to everyone.
     Compress(Compressible<'a>),
+    /// It says that what the client has is still good, which may have been compressed.
+    Confirm(Compressible<'a>),
 }
 
 /// A response that can be compressed: what of its head depends on that.
@@ -121,16 +126,20 @@ pub enum Change {
 /// Whether a response can be compressed, by its status and its fields. That to a HEAD is judged like the one to a GET, so
 /// that both have the same head (RFC 9110 §9.3.2); it has no body to compress.
 ///
+/// A `304 Not Modified` is judged by what it repeats of the response that it stands for.
+///
 /// Left as they are: interim and partial responses and those without a body; what has a coding already; what must not be
 /// changed; what would hardly become smaller, by its type or by its length; gRPC, whose messages are compressed or not by
 /// its own rules. A stream of events is compressed, for which the encoder has to be flushed whenever nothing more is at hand.
 #[must_use]
 pub fn may_compress<'a>(status: u16, fields: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Verdict<'a> {
-    if matches!(status, ..200 | 204..=206 | 304) {
+    if matches!(status, ..200 | 204..=206) {
         return Verdict::Leave;
     }
+    let is_confirmed = status == NOT_MODIFIED;
     let mut response = Compressible::default();
-    let mut is_of_a_type = false;
+    // What is confirmed has its type already, and seldom says it again.
+    let mut is_of_a_type = is_confirmed;
     for (name, value) in fields {
         let is = |own: &str| name.eq_ignore_ascii_case(own.as_bytes());
         if is("content-encoding") || is("content-range") {
@@ -155,28 +164,53 @@ pub fn may_compress<'a>(status: u16, fields: impl Iterator<Item = (&'a [u8], &'a
             response.varies |= list::parts(value).any(names);
         }
     }
-    if is_of_a_type { Verdict::Compress(response) } else { Verdict::Leave }
+    match is_of_a_type {
+        true if is_confirmed => Verdict::Confirm(response),
+        true => Verdict::Compress(response),
+        false => Verdict::Leave,
+    }
 }
 
 impl Compressible<'_> {
+    /// What changes in the head of a `304 Not Modified`, which has to be what a 200 would have had (RFC 9110 §15.4.5), for
+    /// one who asked with these values of `If-None-Match`. Who names the validator as a weak one has a response that was
+    /// compressed, and would not find it by the strong one (RFC 9111 §4.3.4).
+    pub fn confirmed<'v>(&self, if_none_match: impl Iterator<Item = &'v [u8]>) -> Vec<Change> {
+        let (mut has_weak, mut has_strong) = (false, false);
+        for named in if_none_match.flat_map(list::parts) {
+            has_strong |= Some(named) == self.etag;
+            has_weak |= named.strip_prefix(b"W/").is_some_and(|strong| Some(strong) == self.etag);
+        }
+        let etag = self.etag.filter(|_| has_weak && !has_strong).map(weakened);
+        self.vary().into_iter().chain(etag).collect()
+    }
+
+    fn vary(&self) -> Option<Change> {
+        (!self.varies).then_some(Change::Append("vary", b"accept-encoding"))
+    }
+
     /// What changes in the head, for one who gets it in this coding or, without one, as it is.
     ///
     /// What was said of the bytes as they were goes: their length, ranges of them, their digests (RFC 9530). A strong validator
     /// becomes a weak one, since it stood for those bytes (RFC 9110 §8.8.1); one that is neither goes.
     pub fn changes(&self, coding: Option<Coding>) -> impl Iterator<Item = Change> + use<> {
-        let vary = (!self.varies).then_some(Change::Append("vary", b"accept-encoding"));
         let coded = coding.map(|coding| {
             let etag = match self.etag {
                 None | Some([b'W', b'/', ..]) => None,
-                Some(strong @ [b'"', ..]) => Some(Change::Set("etag", [b"W/", strong].concat().into())),
+                Some(strong @ [b'"', ..]) => Some(weakened(strong)),
                 Some(_) => Some(Change::Remove("etag")),
             };
             let gone = ["content-length", "accept-ranges", "content-md5", "digest", "content-digest", "repr-digest"];
             let set = Change::Set("content-encoding", Cow::Borrowed(coding.name().as_bytes()));
             gone.map(Change::Remove).into_iter().chain([set]).chain(etag)
         });
-        vary.into_iter().chain(coded.into_iter().flatten())
+        self.vary().into_iter().chain(coded.into_iter().flatten())
     }
+}
+
+/// The weak validator that a strong one becomes.
+fn weakened(strong: &[u8]) -> Change {
+    Change::Set("etag", [b"W/", strong].concat().into())
 }
 
 /// A length that is none stands for an unknown one.

@@ -165,6 +165,7 @@ fn changed(status: u16, fields: &[(&str, &str)], coding: Option<Coding>) -> Opti
     match may_compress(status, fields) {
         Verdict::Leave => None,
         Verdict::Compress(response) => Some(response.changes(coding).collect()),
+        Verdict::Confirm(response) => panic!("{response:?} confirms what the client has"),
     }
 }
 
@@ -213,9 +214,39 @@ fn a_weak_validator_stays_and_one_that_is_none_goes() {
     assert_eq!(of_etag("abc"), Some(Change::Remove("etag")));
 }
 
+/// What changes in the head of a 304 for one who asked with this `If-None-Match`; `None` if it is left as it is.
+fn confirmed(fields: &[(&str, &str)], if_none_match: &[&str]) -> Option<Vec<Change>> {
+    let fields = fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+    match may_compress(304, fields) {
+        Verdict::Leave => None,
+        Verdict::Compress(response) => panic!("{response:?} has no body"),
+        Verdict::Confirm(response) => Some(response.confirmed(if_none_match.iter().map(|value| value.as_bytes()))),
+    }
+}
+
+#[test]
+fn what_confirms_a_compressed_response_has_the_validator_that_was_given_to_that() {
+    let strong = ("ETag", "\"a,b\"");
+    let weakened = Some(vec![VARY, Change::Set("etag", b"W/\"a,b\"".as_slice().into())]);
+    assert_eq!(confirmed(&[strong], &["W/\"a,b\""]), weakened);
+    assert_eq!(confirmed(&[strong, HTML], &["\"old\", W/\"x\"", "W/\"a,b\""]), weakened);
+    for named in [&["\"a,b\""][..], &["W/\"a,b\", \"a,b\""], &["*"], &["W/\"a\""], &[]] {
+        assert_eq!(confirmed(&[strong], named), Some(vec![VARY]), "{named:?}");
+    }
+    assert_eq!(confirmed(&[("ETag", "W/\"a,b\"")], &["W/\"a,b\""]), Some(vec![VARY]), "the server's own");
+    assert_eq!(confirmed(&[("Vary", "accept-encoding")], &["W/\"a,b\""]), Some(vec![]));
+}
+
+#[test]
+fn what_confirms_a_response_that_is_not_compressed_is_left_as_it_is() {
+    for field in [("Content-Type", "image/png"), ("Content-Encoding", "br"), ("Cache-Control", "no-transform")] {
+        assert_eq!(confirmed(&[("ETag", "\"a\""), field], &["W/\"a\""]), None, "{field:?}");
+    }
+}
+
 #[test]
 fn responses_without_a_whole_body_are_left_as_they_are() {
-    for status in [100, 101, 103, 199, 204, 205, 206, 304] {
+    for status in [100, 101, 103, 199, 204, 205, 206] {
         assert!(is_left(status, &[HTML]), "{status}");
     }
     for status in [200, 201, 203, 207, 300, 301, 400, 404, 500, 503] {

@@ -42,7 +42,14 @@ impl Compression {
             return Self::default();
         }
         let fields = response.fields.iter().map(|(_, name, value)| (name, value));
-        let Verdict::Compress(compressible) = may_compress(response.status, fields) else { return Self::default() };
+        let compressible = match may_compress(response.status, fields) {
+            Verdict::Leave => return Self::default(),
+            Verdict::Compress(compressible) => compressible,
+            Verdict::Confirm(confirmed) => {
+                let changes = confirmed.confirmed(request.fields.named(b"if-none-match"));
+                return Self { changes, encoding: None };
+            }
+        };
         let accepted = negotiate(request.fields.values(Known::AcceptEncoding));
         let coding = accepted.filter(|_| !forbids_transform(request.fields.named(b"cache-control")));
         let (coding, encoding) = match coding {

@@ -17,6 +17,9 @@ fn page() -> String {
 async fn origin() -> Origin {
     let fields = "Content-Type: text/html\r\nETag: \"strong\"\r\nAccept-Ranges: bytes\r\n";
     Origin::start(move |request| match request.head.split(' ').nth(1) {
+        Some("/page") if request.value("if-none-match").is_some_and(|named| named.ends_with("\"strong\"")) => {
+            b"HTTP/1.1 304 Not Modified\r\nETag: \"strong\"\r\n\r\n".to_vec()
+        }
         Some("/page") if request.head.starts_with("HEAD ") => {
             format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: {}\r\n\r\n", page().len()).into_bytes()
         }
@@ -46,6 +49,22 @@ async fn a_response_is_compressed_in_the_coding_that_the_client_likes_best() {
         assert!(answer.body.len() < page().len() / 10, "{} bytes", answer.body.len());
         assert_eq!(answer.decoded(), page().as_bytes(), "{coding}");
         assert_eq!(origin.last().value("accept-encoding"), Some(accepts));
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_asks_whether_what_it_has_is_still_good_is_told_by_the_validator_that_it_was_given() {
+    let origin = origin().await;
+    let instance = http(COMPRESS, &[origin.server.address], "").await;
+    for accepts in ["gzip", "identity"] {
+        let fields = format!("Accept-Encoding: {accepts}\r\n");
+        let given = get(&instance, "/page", &fields).await;
+        let etag = given.value("etag").unwrap();
+        let answer = get(&instance, "/page", &format!("{fields}If-None-Match: {etag}\r\n")).await;
+        assert!(answer.head.starts_with("HTTP/1.1 304 "), "{}", answer.head);
+        assert_eq!((answer.value("etag"), answer.value("vary")), (Some(etag), Some("accept-encoding")), "{accepts}");
+        assert_eq!(answer.value("content-encoding"), None);
+        assert_eq!(origin.last().value("if-none-match"), Some(etag));
     }
 }
 
