@@ -149,12 +149,8 @@ pub struct Running {
 /// # Errors
 /// When the configuration has problems or the system refuses what it asks for; nothing is left running then.
 pub async fn start(source: Source) -> Result<Running, StartError> {
-    // Before it is loaded: what changes from here on is a change.
-    let known = match &source {
-        Source::File(path) => watch::content(path),
-        Source::Text(_) => None,
-    };
-    let Loaded { model, warnings } = source.load().map_err(StartError::Configuration)?;
+    let (loaded, files) = watch::load(&source);
+    let Loaded { model, warnings } = loaded.map_err(StartError::Configuration)?;
     warnings.lines().for_each(|line| tracing::warn!("{line}"));
     raise_descriptor_limit();
     let catalogue = Catalogue::new(model.workers);
@@ -175,7 +171,7 @@ pub async fn start(source: Source) -> Result<Running, StartError> {
     let pipes = descriptors.pipes_per_worker;
     let equipment = Equipment { published: Arc::clone(&published), catalogue: Arc::clone(&catalogue), access, pipes };
     let workers = Worker::start_all(&equipment)?;
-    let (looked_at, files) = latest::channel(published.load().model.files.clone());
+    let (looked_at, files) = latest::channel(files);
     let writer = Writer::new(source.clone(), equipment, workers, Arc::clone(&view), control.clone(), looked_at);
     let (commands, stopped) = writer.start().await?;
     if let Some(listener) = admin_listener {
@@ -185,7 +181,7 @@ pub async fn start(source: Source) -> Result<Running, StartError> {
         }
     }
     if let (Source::File(path), true) = (&source, watched) {
-        watch::watch(path, known, files, commands.downgrade(), &control);
+        watch::watch(path, files, commands.downgrade(), &control);
     }
     certificates::remind(Arc::clone(&published), &control);
     supplies::watch(Arc::clone(&published), Arc::clone(&catalogue), &control);

@@ -1,6 +1,7 @@
 //! Watching the configuration file and those it was made of: a change of content is a reload.
 //!
-//! What happened is not asked; after any event the contents are compared with what was last tried.
+//! What happened is not asked; after any event the contents are compared with what was last tried, whoever asked for that. So
+//! a change that comes with a `SIGHUP` is one reload, and what is wrong with it is said once.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -8,8 +9,9 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch as latest};
 
-use super::Command;
+use super::{Command, Source};
 use crate::config::model::Files;
+use crate::config::{Loaded, Problems};
 use crate::disk::{self, Content, Folders, folder};
 use crate::task::Tasks;
 
@@ -20,19 +22,29 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// As much of a file as a reload would read.
 const LARGEST: u64 = 16 * 1024 * 1024;
 
-/// Watches `path` for as long as the instance runs, for content that is not `known`, and the `files` that the last
-/// configuration tried was made of. What cannot be watched is said and does not keep from running.
-pub(super) fn watch(
-    path: &Path,
-    known: Option<Content>,
-    files: latest::Receiver<Files>,
-    commands: mpsc::WeakSender<Command>,
-    tasks: &Tasks,
-) {
+/// Loads a configuration, and tells all that it was made of, its own file among that: with what stood in it before it was
+/// read, so that what changes from then on is a change. Blocks on the disk.
+pub(super) fn load(source: &Source) -> (Result<Loaded, Problems>, Files) {
+    let own = match source {
+        Source::File(path) => Some((path.clone(), content(path))),
+        Source::Text(_) => None,
+    };
+    let loaded = source.load();
+    let mut files = match &loaded {
+        Ok(Loaded { model, .. }) => model.files.clone(),
+        Err(problems) => problems.files().clone(),
+    };
+    files.extend(own);
+    (loaded, files)
+}
+
+/// Watches `path` for as long as the instance runs, and the `files` that the last configuration tried was made of. What cannot
+/// be watched is said and does not keep from running.
+pub(super) fn watch(path: &Path, files: latest::Receiver<Files>, commands: mpsc::WeakSender<Command>, tasks: &Tasks) {
     match Folders::new() {
         Ok(folders) => {
             let stop = tasks.stopping().clone();
-            let watch = Watch { path: path.to_path_buf(), last: known, files, folders };
+            let watch = Watch { path: path.to_path_buf(), files, folders };
             tasks.spawn("watch", async move {
                 tokio::select! {
                     () = stop.cancelled() => {}
@@ -47,9 +59,7 @@ pub(super) fn watch(
 /// What is watched.
 struct Watch {
     path: PathBuf,
-    /// What stood in the file when it was last tried.
-    last: Option<Content>,
-    /// The other files of that try, and what stood in them.
+    /// All that the last try was made of, and what stood in it.
     files: latest::Receiver<Files>,
     folders: Folders,
 }
@@ -64,8 +74,7 @@ impl Watch {
             };
             let _busy_folder = tokio::time::timeout(LONGEST_WAIT, quiet).await;
             // Whether or not there was an event: they may have changed after being read and before being watched.
-            let content = read(&self.path).await;
-            if content == self.last && !self.others_changed().await {
+            if !self.is_changed().await {
                 let goes_on = tokio::select! {
                     change = self.folders.changed() => change.is_ok(),
                     changed = self.files.changed() => changed.is_ok(),
@@ -75,7 +84,6 @@ impl Watch {
                 }
                 continue;
             }
-            self.last = content;
             let Some(commands) = commands.upgrade() else { return };
             let (reply, answer) = oneshot::channel();
             if commands.send(Command::Reload { text: None, reply }).await.is_err() {
@@ -95,7 +103,7 @@ impl Watch {
         });
     }
 
-    async fn others_changed(&self) -> bool {
+    async fn is_changed(&self) -> bool {
         let files = self.files.borrow().clone();
         for (path, before) in files {
             if read(&path).await != before {
@@ -106,12 +114,38 @@ impl Watch {
     }
 }
 
-/// What stands in a file; `None` while there is none that can be read. The reload reads it anew. Blocks on the disk.
-pub(super) fn content(path: &Path) -> Option<Content> {
+/// What stands in a file; `None` while there is none that can be read. Blocks on the disk.
+fn content(path: &Path) -> Option<Content> {
     disk::read(path, LARGEST).ok().map(|(bytes, _)| Content::of(&bytes))
 }
 
 async fn read(path: &Path) -> Option<Content> {
     let path = path.to_path_buf();
     tokio::task::spawn_blocking(move || content(&path)).await.ok().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_tried_already_is_no_change_whoever_asked_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("portreeve.toml");
+        let source = Source::File(path.clone());
+        let load = || load(&source).1;
+        let (tried, files) = latest::channel(load());
+        let watch = Watch { path: path.clone(), files, folders: Folders::new().unwrap() };
+        assert!(!watch.is_changed().await, "there was no file, and there is none");
+        for text in ["nonsense", "workers = 1\n"] {
+            fs::write(&path, text).unwrap();
+            assert!(watch.is_changed().await);
+            tried.send_replace(load());
+            assert!(!watch.is_changed().await, "{text}");
+        }
+        fs::remove_file(&path).unwrap();
+        assert!(watch.is_changed().await);
+    }
 }

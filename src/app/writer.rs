@@ -18,6 +18,7 @@ use super::primaries::{Deposed, Primaries};
 use super::reconcile::{Adoption, Opening, Plan, reconcile, shown};
 use super::sockets::{BindError, Bound, Sockets};
 use super::sources::{Primed, Report, Sources};
+use super::watch::load;
 use super::{Applied, ReloadError, Source, Stopped, show_snapshot};
 use crate::admin::{ReloadNote, View};
 use crate::backend::{Duty, State};
@@ -226,14 +227,14 @@ impl Writer {
         let catalogue = Arc::clone(&self.equipment.catalogue);
         let from = source.clone();
         // Reading and building take a while for a large configuration, and checks and the admin listener go on meanwhile.
-        let Ok(loaded) = tokio::task::spawn_blocking(move || from.load()).await else {
+        let Ok((loaded, mut files)) = tokio::task::spawn_blocking(move || load(&from)).await else {
             return Err(ReloadError::Stopping);
         };
-        let files = match &loaded {
-            Ok(Loaded { warnings, .. }) => warnings.files(),
-            Err(problems) => problems.files(),
-        };
-        self.looked_at.send_replace(files.clone());
+        if let Source::File(own) = &self.source {
+            // Where a text was tried in its place, the file is as it was.
+            files.entry(own.clone()).or_insert_with(|| self.looked_at.borrow().get(own).copied().flatten());
+        }
+        self.looked_at.send_replace(files);
         let Loaded { mut model, warnings } = loaded.map_err(ReloadError::Configuration)?;
         let primed = self.sources.prime(&model).await;
         let (before, known) = (Arc::clone(&previous), self.sources.known(&primed));
