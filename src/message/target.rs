@@ -97,47 +97,81 @@ pub fn has_dots(path: &[u8]) -> bool {
 }
 
 /// The path as routes compare it, which is as a server that decodes reads it: with what can stand for itself decoded, slashes
-/// too, and without doubled slashes, since servers take `//%61dmin` and `/x%2F..` for what they are. What cannot stand in a
-/// path stays encoded, in capitals (RFC 3986 §6.2.2.1).
+/// too, without doubled slashes, and without parameters, since servers take `//%61dmin`, `/x%2F..` and `/admin;x` for what they
+/// are. What cannot stand in a path stays encoded, in capitals (RFC 3986 §6.2.2.1).
 #[must_use]
 pub fn normal_path(path: &[u8]) -> Cow<'_, [u8]> {
     let is_doubled = || path.windows(2).any(|pair| pair == b"//");
-    if memchr::memchr(b'%', path).is_none() && !is_doubled() {
+    if memchr::memchr2(b'%', b';', path).is_none() && !is_doubled() {
         return Cow::Borrowed(path);
     }
     let mut normal: Vec<u8> = Vec::with_capacity(path.len());
-    let mut rest = path;
-    while let Some(letter) = Letter::first(rest) {
-        match letter.byte {
-            b'/' if normal.last() == Some(&b'/') => {}
-            byte if letter.stands_for_itself() => normal.push(byte),
-            _ => normal.extend(letter.written.iter().map(u8::to_ascii_uppercase)),
+    for letter in Compared::of(path) {
+        if letter.stands_for_itself() {
+            normal.push(letter.byte);
+        } else {
+            normal.extend(letter.written.iter().map(u8::to_ascii_uppercase));
         }
-        rest = letter.rest;
     }
     Cow::Owned(normal)
 }
 
 /// What follows the slash behind the first `matched` bytes of a path's normal form, as it was sent; none if no slash follows.
-/// Where slashes are doubled right there, they count as one.
+/// Where slashes are doubled right there, they count as one, and parameters that stand there go.
 #[must_use]
 pub fn below(path: &[u8], matched: usize) -> Option<&[u8]> {
-    let (mut rest, mut length, mut was_slash) = (path, 0, false);
+    let mut letters = Compared::of(path);
+    let mut length = 0;
     while length < matched {
-        let letter = Letter::first(rest)?;
-        let is_slash = letter.byte == b'/';
-        length += match letter.stands_for_itself() {
-            true if is_slash && was_slash => 0,
-            true => 1,
-            false => letter.written.len(),
-        };
-        (rest, was_slash) = (letter.rest, is_slash);
+        let letter = letters.next()?;
+        length += if letter.stands_for_itself() { 1 } else { letter.written.len() };
     }
-    let mut below = Letter::first(rest).filter(|border| border.byte == b'/')?.rest;
+    // Nothing that is compared stands between what was matched and this slash.
+    letters.was_slash = false;
+    let mut below = letters.next().filter(|border| border.byte == b'/')?.rest;
     while let Some(behind) = below.strip_prefix(b"/") {
         below = behind;
     }
     Some(below)
+}
+
+/// The letters of a path that are compared: neither further slashes, nor what follows a `;` in a segment. Those are its
+/// parameters (RFC 3986 §3.3), which servers of servlets leave aside; encoded or not, as with dots.
+struct Compared<'a> {
+    rest: &'a [u8],
+    was_slash: bool,
+    is_in_parameters: bool,
+}
+
+impl<'a> Compared<'a> {
+    fn of(path: &'a [u8]) -> Self {
+        Self { rest: path, was_slash: false, is_in_parameters: false }
+    }
+}
+
+impl<'a> Iterator for Compared<'a> {
+    type Item = Letter<'a>;
+
+    fn next(&mut self) -> Option<Letter<'a>> {
+        loop {
+            let letter = Letter::first(self.rest)?;
+            self.rest = letter.rest;
+            match letter.byte {
+                b'/' => {
+                    self.is_in_parameters = false;
+                    if !std::mem::replace(&mut self.was_slash, true) {
+                        return Some(letter);
+                    }
+                }
+                b';' => self.is_in_parameters = true,
+                _ if self.is_in_parameters => {}
+                _ => {
+                    self.was_slash = false;
+                    return Some(letter);
+                }
+            }
+        }
+    }
 }
 
 /// A byte of a path as a server that decodes reads it.

@@ -41,10 +41,20 @@ fn resolve_host(host: &At<&str>, findings: &mut Findings) -> Option<HostPattern>
 
 fn resolve_path(path: &At<&str>, findings: &mut Findings) -> Option<PathMatch> {
     let checked = match path.value.strip_prefix('=') {
-        Some(exact) => check_path(exact.trim_start_matches(' ')).map(|path| PathMatch::Exact(normal(path).into())),
-        None => check_path(path.value).map(|path| PathMatch::Prefix(normal(path).trim_end_matches('/').into())),
+        Some(exact) => check_compared(exact.trim_start_matches(' ')).map(|path| PathMatch::Exact(normal(path).into())),
+        None => check_compared(path.value).map(|path| PathMatch::Prefix(normal(path).trim_end_matches('/').into())),
     };
     checked.map_err(|why| _ = findings.refused(path.span.clone(), path.value, "a path", &why)).ok()
+}
+
+/// A path without anything that is left aside when paths are compared.
+fn check_compared(path: &str) -> Result<&str, String> {
+    match check_path(path) {
+        Ok(path) if path.contains(';') || path.to_ascii_lowercase().contains("%3b") => {
+            Err("what follows a \";\" in a segment is not compared, as \"/a;b\" takes the route of \"/a\"".to_owned())
+        }
+        checked => checked,
+    }
 }
 
 /// The path in the form in which those of requests are compared with it.

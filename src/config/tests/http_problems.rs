@@ -160,6 +160,20 @@ fn what_no_request_can_match_is_refused() {
                 "path = \"/a/%2E%2e%2fb\"",
                 &["2:34 \"/a/%2E%2e%2fb\" is not a path: a path has no \".\" and no \"..\" between slashes"],
             ),
+            (
+                "path = \"= /a;b/c\"",
+                &[
+                    "2:34 \"= /a;b/c\" is not a path: what follows a \";\" in a segment is not compared, as \"/a;b\" takes the \
+                   route of \"/a\"",
+                ],
+            ),
+            (
+                "path = \"/a%3Bb\"",
+                &[
+                    "2:34 \"/a%3Bb\" is not a path: what follows a \";\" in a segment is not compared, as \"/a;b\" takes the \
+                   route of \"/a\"",
+                ],
+            ),
             ("path = \"/%zz\"", &["2:34 \"/%zz\" is not a path: two hexadecimal digits follow a \"%\""]),
             ("method = []", &["2:36 `method` cannot be empty"]),
             ("method = \"get\"", &["2:36 \"get\" is not a method: methods are in upper case"]),

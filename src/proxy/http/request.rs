@@ -238,6 +238,16 @@ pub(super) fn find<'h>(http: &'h HttpInEffect, request: &Request) -> Option<&'h 
     })
 }
 
+/// The path with one slash at its beginning: two would make a host of what follows.
+fn with_one_slash(mut path: &[u8]) -> &[u8] {
+    while let Some(behind) = path.strip_prefix(b"/")
+        && behind.starts_with(b"/")
+    {
+        path = behind;
+    }
+    path
+}
+
 /// Where a request is sent; nowhere if that takes a host, and it names none.
 fn write_location(template: &Template, request: &Request, scheme: &str) -> Option<Vec<u8>> {
     let mut location = Vec::new();
@@ -249,10 +259,7 @@ fn write_location(template: &Template, request: &Request, scheme: &str) -> Optio
             Part::Host => location.extend_from_slice(request.host().as_bytes()),
             // What asks for the server itself has no path.
             Part::Path if request.path() == b"*" => {}
-            // Two slashes at the beginning would make a host of what follows.
-            Part::Path if location.is_empty() && request.path().starts_with(b"//") => {
-                location.extend_from_slice(&normal_path(request.path()));
-            }
+            Part::Path if location.is_empty() => location.extend_from_slice(with_one_slash(request.path())),
             Part::Path => location.extend_from_slice(request.path()),
             Part::Query => {
                 if let Some(query) = request.query() {

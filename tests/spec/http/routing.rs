@@ -107,6 +107,8 @@ async fn the_longest_path_wins_on_borders_of_segments() {
             ("GET a /%61pi/v%31/x", "v1"),
             ("GET a /api%2fv1%2Fx", "v1"),
             ("GET a /API", "any"),
+            ("GET a /api;a=b/v1;c/x", "v1"),
+            ("GET a /api/v1;jsessionid=1?q", "exact"),
         ],
     )
     .await;
@@ -138,6 +140,11 @@ async fn no_spelling_of_a_path_leads_around_a_route_that_keeps_people_out() {
             "/x%5c..%5cadmin",
             "/x/..;/admin",
             "/x/..%3ba=b/admin",
+            "/admin;x",
+            "/admin;x=1;y/z",
+            "/;x/admin",
+            "/admin%3Bx",
+            "/%2f;/%61dmin;",
             "/admin%3f",
         ] {
             let mut client = Speaker::of(version, &instance).await;
@@ -308,6 +315,7 @@ async fn the_part_of_a_path_that_matched_may_be_replaced_and_the_host() {
             ("//strip//%2fa", "/%2fa"),
             ("/strip%2fa", "/a"),
             ("/api/projects/group%2Fproject//%41", "/v2/x/projects/group%2Fproject//%41"),
+            ("/api;a=1/b;c=2/;d", "/v2/x/b;c=2/;d"),
             ("/api%2fprojects", "/v2/x/projects"),
         ] {
             client.ask(target).await;
