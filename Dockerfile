@@ -8,9 +8,11 @@
 FROM rust:1.95-bookworm AS builder
 WORKDIR /build
 
-# The dependencies first, with nothing of ours but what names them: this layer stays until one of the two files changes.
+# The dependencies first, with nothing of ours but what names them and the record of how they are used: this layer stays until
+# one of these files changes.
 # Whatever target the manifest declares by name only has to be there for cargo to read the manifest.
 COPY Cargo.toml Cargo.lock ./
+COPY .cargo .cargo
 RUN mkdir -p src benches \
     && echo '//! To be replaced.' > src/lib.rs \
     && printf '//! To be replaced.\nfn main() {}\n' > src/main.rs \

@@ -64,6 +64,11 @@ def wait_port(port, t=10):
         try: socket.create_connection(("127.0.0.1", port), 0.5).close(); return True
         except OSError: time.sleep(0.05)
     return False
+def end(process):
+    """first asks a peer to go, so that one that records how it is used can write that down"""
+    for asked in (signal.SIGTERM, signal.SIGKILL):
+        try: os.killpg(process.pid, asked); process.wait(10)
+        except (OSError, subprocess.TimeoutExpired): pass
 def conv(s):
     m = re.match(r"([\d.]+)(us|ms|s)", s); return float(m[1]) * {"us": 1e-3, "ms": 1, "s": 1e3}[m[2]]
 def wrk(url, secs, conns, close=False):
@@ -154,10 +159,7 @@ def main():
                         print(f"{sc:9} {name:10} rate {rate:11.1f}/s  cpu {per:10.2f} us/{unit:4} user {us*100:3.0f}%  p99 {p99:8.2f} ms  mem {r['rss']:6.1f} MiB {note}", flush=True)
                     except Exception as e: print(f"{sc:9} {name:10} FAILED {e!r}", flush=True)
                     finally:
-                        if pr:
-                            try: os.killpg(pr.pid, signal.SIGKILL)
-                            except OSError: pass
-                            pr.wait(); time.sleep(0.3)
+                        if pr: end(pr); time.sleep(0.3)
     finally:
         for p in procs:
             for q in tree(p.pid)[::-1]:

@@ -27,9 +27,10 @@ use rcgen::{
 /// The one command that sets up a machine for the tests and runs them.
 const SET_UP: &str = "tests/run";
 /// What people read or run, and so what may name files of the repository.
-const DOCUMENTS: &[&str] = &["README.md", "CHANGELOG.md", "Dockerfile", ".ci/run", "tests/run"];
+const DOCUMENTS: &[&str] =
+    &["README.md", "CHANGELOG.md", "Dockerfile", ".cargo/rustc", ".ci/run", "benches/record.sh", "tests/run"];
 /// Where the files are that a document may name.
-const FOLDERS: &[&str] = &[".ci", "benches", "config", "examples", "src", "tests"];
+const FOLDERS: &[&str] = &[".cargo", ".ci", "benches", "config", "examples", "src", "tests"];
 /// Files that no document may name a path in, since only one machine has it. Spelt so that this file names none itself.
 const MACHINE_PATHS: &[&str] = &[concat!("/", "root/"), concat!("/", "home/")];
 
@@ -163,7 +164,7 @@ fn the_image_checks_its_health_where_its_configuration_answers() {
 
 #[test]
 fn the_scripts_can_be_run() {
-    for script in [SET_UP, ".ci/run"] {
+    for script in [SET_UP, ".cargo/rustc", ".ci/run", "benches/newest.sh", "benches/record.sh"] {
         let mode =
             fs::metadata(root().join(script)).unwrap_or_else(|error| panic!("{script}: {error}")).permissions().mode();
         assert_eq!(mode & 0o111, 0o111, "{script} is not executable for everyone");
