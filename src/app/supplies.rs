@@ -2,7 +2,8 @@
 //! and said in the log before it runs out.
 //!
 //! The kernel's table of sockets is read for it, on the control runtime and at most a fiftieth of the time: a look at a
-//! hundred thousand sockets takes a fifth of a second, and so is had every ten. See [`net::ports`](crate::net::ports).
+//! hundred thousand sockets takes a fifth of a second, and so is had every ten. Where requests share connections that are
+//! kept, ports hardly change, and the table is read the less. See [`net::ports`](crate::net::ports).
 
 mod trend;
 
@@ -22,6 +23,10 @@ use trend::{Trend, Turn};
 /// How long nobody looks, at least: while there is plenty of everything, and while there is not.
 const CALM: Duration = Duration::from_secs(5);
 const ALERT: Duration = Duration::from_secs(1);
+/// How long nobody looks at the ports, at most.
+const LONGEST: Duration = Duration::from_secs(30);
+/// When one port in so many may have been taken since, they are looked at.
+const STEP: u64 = 100;
 /// How many times as long as a look takes nobody looks after it.
 const REST: u32 = 50;
 /// With no more descriptors left than this, nobody looks at anything that takes one.
@@ -34,13 +39,14 @@ type Way = (SocketAddr, Option<IpAddr>);
 pub(super) fn watch(published: Arc<Published>, catalogue: Arc<Catalogue>, tasks: &Tasks) {
     let stop = tasks.stopping().clone();
     tasks.spawn("supplies", async move {
-        let mut watcher = Watcher { catalogue, ports: HashMap::new(), descriptors: Trend::default() };
+        let mut watcher = Watcher::new(catalogue);
         loop {
             let snapshot = published.load_full();
             let started = Instant::now();
             // Both tables of the kernel are read there, and may be long.
             let looked = tokio::task::spawn_blocking(move || {
-                let is_plentiful = watcher.look(&snapshot, &see(&snapshot), started);
+                let seen = see(&snapshot, watcher.wants_ports(&snapshot, started));
+                let is_plentiful = watcher.look(&snapshot, &seen, started);
                 (watcher, is_plentiful)
             });
             let Ok((same, is_plentiful)) = looked.await else { return };
@@ -88,12 +94,17 @@ fn ways(snapshot: &Snapshot) -> impl Iterator<Item = (Way, &Name, &Name)> {
     })
 }
 
-/// Looks at the system. Blocks.
-fn see(snapshot: &Snapshot) -> Seen {
+/// How many connections were made to the servers there are.
+fn made(snapshot: &Snapshot) -> u64 {
+    snapshot.pools().flat_map(|pool| pool.pool.servers()).map(|server| server.state.metrics().connections()).sum()
+}
+
+/// Looks at the system, and at its ports if they are wanted. Blocks.
+fn see(snapshot: &Snapshot, wants_ports: bool) -> Seen {
     let descriptors = descriptors();
     // A look at the ports takes a descriptor or two. The last ones are for others.
     let may_look = descriptors.is_none_or(|(open, limit)| limit.saturating_sub(open) > SPARED);
-    Seen { ports: may_look.then(|| ports(snapshot)).flatten(), descriptors }
+    Seen { ports: (wants_ports && may_look).then(|| ports(snapshot)).flatten(), descriptors }
 }
 
 /// The local ports there are and those that are taken, if the system shows them.
@@ -146,9 +157,39 @@ struct Watcher {
     catalogue: Arc<Catalogue>,
     ports: HashMap<Way, Trend>,
     descriptors: Trend,
+    /// The last look at the ports, if there was one.
+    last: Option<Look>,
+}
+
+/// A look at the ports.
+#[derive(Debug)]
+struct Look {
+    at: Instant,
+    /// Of which snapshot it was.
+    generation: u64,
+    /// How many connections had been made.
+    made: u64,
+    /// How many ports there are.
+    all: u32,
+    is_plentiful: bool,
 }
 
 impl Watcher {
+    fn new(catalogue: Arc<Catalogue>) -> Self {
+        Self { catalogue, ports: HashMap::new(), descriptors: Trend::default(), last: None }
+    }
+
+    /// Whether the ports are to be looked at: whether they may be other than they were. Those that other processes take are
+    /// seen later.
+    fn wants_ports(&self, snapshot: &Snapshot, now: Instant) -> bool {
+        self.last.as_ref().is_none_or(|last| {
+            !last.is_plentiful
+                || last.generation != snapshot.generation
+                || now.duration_since(last.at) >= LONGEST
+                || made(snapshot).abs_diff(last.made) * STEP >= u64::from(last.all)
+        })
+    }
+
     /// Takes down what was seen, and says what is to be said. Returns whether there is plenty of everything.
     fn look(&mut self, snapshot: &Snapshot, seen: &Seen, now: Instant) -> bool {
         let of_ports = seen.ports.as_ref().is_none_or(|ports| self.look_at_ports(snapshot, ports, now));
@@ -186,6 +227,8 @@ impl Watcher {
             shown.entry((pool.clone(), server.clone())).or_default().push(SourcePorts { source, ports });
         }
         let is_plentiful = known.values().all(|(trend, ports)| trend.is_plentiful(ports));
+        let (generation, made) = (snapshot.generation, made(snapshot));
+        self.last = Some(Look { at: now, generation, made, all: *all, is_plentiful });
         self.ports = known.into_iter().map(|(way, (trend, _))| (way, trend)).collect();
         self.catalogue.set_source_ports(shown);
         is_plentiful

@@ -18,8 +18,7 @@ fn what_is_left_is_shown_for_each_server_and_each_address_it_is_reached_from() {
     let text = "[pools.p]\nservers = [\"10.0.0.1:80\", \"unix:/a\"]\nsource = [\"10.0.0.8\", \"10.0.0.9\"]\n\
                 [pools.q]\nservers = [\"10.0.0.1:80\"]\n";
     let snapshot = snapshot(text, &catalogue);
-    let mut watcher =
-        Watcher { catalogue: Arc::clone(&catalogue), ports: HashMap::new(), descriptors: Trend::default() };
+    let mut watcher = Watcher::new(Arc::clone(&catalogue));
     let to: SocketAddr = "10.0.0.1:80".parse().unwrap();
     let [eight, nine] = ["10.0.0.8", "10.0.0.9"].map(|ip| Some(ip.parse().unwrap()));
     let seen = |more: u32| {
@@ -58,17 +57,46 @@ fn the_system_shows_the_connections_there_are_and_how_many_descriptors_are_open(
     let text = format!("[pools.p]\nservers = [\"{to}\"]\nsource = [\"127.0.0.1\", \"127.0.0.2\"]\n");
     let snapshot = snapshot(&text, &catalogue);
     let [own, other] = ["127.0.0.1", "127.0.0.2"].map(|ip| Some(ip.parse::<IpAddr>().unwrap()));
-    let before = see(&snapshot).ports.unwrap();
+    let before = see(&snapshot, true).ports.unwrap();
     assert_eq!((before.taken[&(to, own)], before.taken[&(to, other)]), (0, 0));
     #[expect(clippy::disallowed_methods, reason = "a client of the test's own")]
     let clients = [(); 3].map(|()| std::net::TcpStream::connect(to).unwrap());
-    let Seen { ports, descriptors } = see(&snapshot);
+    let Seen { ports, descriptors } = see(&snapshot, true);
     let after = ports.unwrap();
     assert_eq!((after.taken[&(to, own)], after.taken[&(to, other)]), (3, 0));
     assert!(after.all > 0);
     let (open, limit) = descriptors.unwrap();
     assert!(open >= 3 && open <= limit);
     drop(clients);
+}
+
+#[test]
+fn ports_are_looked_at_again_when_they_may_be_others_and_now_and_then() {
+    let catalogue = Catalogue::new(1);
+    let text = "[pools.p]\nservers = [\"10.0.0.1:80\"]\n";
+    let (before, now) = (snapshot(text, &catalogue), Instant::now());
+    let seen = |taken| {
+        let way: Way = ("10.0.0.1:80".parse().unwrap(), None);
+        Seen { ports: Some(Ports { all: 1000, taken: HashMap::from([(way, taken)]) }), descriptors: None }
+    };
+    let mut watcher = Watcher::new(Arc::clone(&catalogue));
+    assert!(watcher.wants_ports(&before, now), "nobody has looked");
+    assert!(watcher.look(&before, &seen(10), now));
+    assert!(!watcher.wants_ports(&before, now + CALM));
+    assert!(watcher.wants_ports(&before, now + LONGEST));
+    let server = before.pools().next().unwrap().pool.servers().next().unwrap().state.metrics();
+    let connect = |times: u32| (0..times).for_each(|_| server.connected(0, Duration::ZERO));
+    connect(9);
+    assert!(!watcher.wants_ports(&before, now + CALM));
+    connect(1);
+    assert!(watcher.wants_ports(&before, now + CALM), "one in a hundred");
+    assert!(!watcher.look(&before, &seen(990), now + CALM));
+    assert!(watcher.wants_ports(&before, now + CALM), "there are few");
+    assert!(watcher.look(&before, &seen(10), now + CALM));
+    assert!(!watcher.wants_ports(&before, now + CALM));
+    let model = before.model.clone();
+    let after = Snapshot::build(model, Some(&before), &catalogue);
+    assert!(watcher.wants_ports(&after, now + CALM), "servers may be others");
 }
 
 #[test]
