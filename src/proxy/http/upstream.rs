@@ -31,7 +31,8 @@ const ROUND: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct Upstreams {
     servers: RefCell<FxHashMap<usize, Shelf>>,
-    some_wait: Notify,
+    /// Whether there is anything to tidy, to who does that.
+    is_in_use: Notify,
 }
 
 /// Those to one server.
@@ -174,18 +175,20 @@ impl Upstreams {
     /// What lets one request at a time make a connection of HTTP/2 to this server.
     pub(super) fn gate(&self, server: &Server, keep: &Keep) -> Rc<Gate> {
         let mut servers = self.servers.borrow_mut();
-        Rc::clone(&Self::shelf(&mut servers, server, keep).gate)
+        Rc::clone(&self.shelf(&mut servers, server, keep).gate)
     }
 
     /// Lets other requests use a connection of HTTP/2.
     pub(super) fn put_shared(&self, server: &Server, keep: &Keep, connection: Http2Connection) {
         let mut servers = self.servers.borrow_mut();
-        Self::shelf(&mut servers, server, keep).shared.push(connection);
-        self.some_wait.notify_one();
+        self.shelf(&mut servers, server, keep).shared.push(connection);
     }
 
     /// The shelf of a server, made anew if it is reached in another way now.
-    fn shelf<'s>(servers: &'s mut FxHashMap<usize, Shelf>, server: &Server, keep: &Keep) -> &'s mut Shelf {
+    fn shelf<'s>(&self, servers: &'s mut FxHashMap<usize, Shelf>, server: &Server, keep: &Keep) -> &'s mut Shelf {
+        if servers.is_empty() {
+            self.is_in_use.notify_one();
+        }
         let new = || Shelf {
             state: Arc::clone(&server.state),
             address: server.address.clone(),
@@ -209,10 +212,9 @@ impl Upstreams {
             return;
         }
         let mut servers = self.servers.borrow_mut();
-        let shelf = Self::shelf(&mut servers, server, keep);
+        let shelf = self.shelf(&mut servers, server, keep);
         shelf.idle.push(Idle { connection, since: now });
         shelf.bound();
-        self.some_wait.notify_one();
     }
 
     /// A request on a connection of HTTP/2 is over, which may wait now.
@@ -244,7 +246,7 @@ impl Upstreams {
         let rounds = async {
             loop {
                 if desk.requests.upstreams.is_empty() {
-                    desk.requests.upstreams.some_wait.notified().await;
+                    desk.requests.upstreams.is_in_use.notified().await;
                 }
                 tokio::time::sleep(ROUND).await;
                 let snapshot = desk.published.load();
