@@ -13,15 +13,15 @@ if [[ ! -x $profdata ]]; then
     exit 1
 fi
 
-PORTREEVE_RECORD=$(mktemp -d)
-export PORTREEVE_RECORD
-trap 'rm -rf "$PORTREEVE_RECORD"' EXIT
-
-target=${CARGO_TARGET_DIR:-target}/record
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}/record")
+# The same each time: what is compiled already keeps it.
+export PORTREEVE_RECORD=$target/uses
+mkdir -p "$PORTREEVE_RECORD"
+rm -f "$PORTREEVE_RECORD"/*.profraw
 cargo build --release --locked --bin portreeve --target-dir "$target"
 
 # One thread, since the counters are not made for several. What it counted is written when it ends.
-OURS="$(realpath "$target")/release/portreeve run -c {R}/ours.toml" \
+OURS="$target/release/portreeve run -c {R}/ours.toml" \
     benches/compare.py --peers ours --rounds 1 --workers 1 --secs 4
 
 "$profdata" merge --sparse --output .cargo/release.profdata "$PORTREEVE_RECORD"/*.profraw

@@ -70,6 +70,8 @@ struct Seen {
 /// Local ports.
 #[derive(Debug)]
 struct Ports {
+    /// How many connections had been made before they were looked at: those that come meanwhile may not have been seen.
+    made: u64,
     /// How many there are.
     all: u32,
     /// How many of them are taken on each way.
@@ -110,6 +112,7 @@ fn see(snapshot: &Snapshot, wants_ports: bool) -> Seen {
 /// The local ports there are and those that are taken, if the system shows them.
 fn ports(snapshot: &Snapshot) -> Option<Ports> {
     let local = LocalPorts::of_this_machine()?;
+    let made = made(snapshot);
     // Sets, since a table that changes while it is read may show a socket twice.
     let mut taken: HashMap<Way, HashSet<u16>> = ways(snapshot).map(|(way, ..)| (way, HashSet::new())).collect();
     let mut listening = HashSet::new();
@@ -135,7 +138,7 @@ fn ports(snapshot: &Snapshot) -> Option<Ports> {
     }
     let count = |ports: &HashSet<u16>| u32::try_from(ports.len()).unwrap_or(u32::MAX);
     let all = local.count().saturating_sub(count(&listening));
-    Some(Ports { all, taken: taken.iter().map(|(way, ports)| (*way, count(ports))).collect() })
+    Some(Ports { made, all, taken: taken.iter().map(|(way, ports)| (*way, count(ports))).collect() })
 }
 
 /// How many descriptors are open, and how many may be.
@@ -197,7 +200,7 @@ impl Watcher {
         of_ports && of_descriptors
     }
 
-    fn look_at_ports(&mut self, snapshot: &Snapshot, Ports { all, taken }: &Ports, now: Instant) -> bool {
+    fn look_at_ports(&mut self, snapshot: &Snapshot, Ports { made, all, taken }: &Ports, now: Instant) -> bool {
         let mut shown: BTreeMap<_, Vec<SourcePorts>> = BTreeMap::new();
         let mut known: HashMap<Way, (Trend, Stock)> = HashMap::new();
         for (way @ (to, source), pool, server) in ways(snapshot) {
@@ -227,8 +230,7 @@ impl Watcher {
             shown.entry((pool.clone(), server.clone())).or_default().push(SourcePorts { source, ports });
         }
         let is_plentiful = known.values().all(|(trend, ports)| trend.is_plentiful(ports));
-        let (generation, made) = (snapshot.generation, made(snapshot));
-        self.last = Some(Look { at: now, generation, made, all: *all, is_plentiful });
+        self.last = Some(Look { at: now, generation: snapshot.generation, made: *made, all: *all, is_plentiful });
         self.ports = known.into_iter().map(|(way, (trend, _))| (way, trend)).collect();
         self.catalogue.set_source_ports(shown);
         is_plentiful

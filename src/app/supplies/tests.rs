@@ -23,7 +23,7 @@ fn what_is_left_is_shown_for_each_server_and_each_address_it_is_reached_from() {
     let [eight, nine] = ["10.0.0.8", "10.0.0.9"].map(|ip| Some(ip.parse().unwrap()));
     let seen = |more: u32| {
         let taken = HashMap::from([((to, eight), 100 + more), ((to, nine), 0), ((to, None), 950)]);
-        Seen { ports: Some(Ports { all: 1000, taken }), descriptors: Some((40, 100)) }
+        Seen { ports: Some(Ports { made: 0, all: 1000, taken }), descriptors: Some((40, 100)) }
     };
     let start = Instant::now();
     assert!(!watcher.look(&snapshot, &seen(0), start), "of one there is little");
@@ -75,13 +75,13 @@ fn ports_are_looked_at_again_when_they_may_be_others_and_now_and_then() {
     let catalogue = Catalogue::new(1);
     let text = "[pools.p]\nservers = [\"10.0.0.1:80\"]\n";
     let (before, now) = (snapshot(text, &catalogue), Instant::now());
-    let seen = |taken| {
+    let seen = |made, taken| {
         let way: Way = ("10.0.0.1:80".parse().unwrap(), None);
-        Seen { ports: Some(Ports { all: 1000, taken: HashMap::from([(way, taken)]) }), descriptors: None }
+        Seen { ports: Some(Ports { made, all: 1000, taken: HashMap::from([(way, taken)]) }), descriptors: None }
     };
     let mut watcher = Watcher::new(Arc::clone(&catalogue));
     assert!(watcher.wants_ports(&before, now), "nobody has looked");
-    assert!(watcher.look(&before, &seen(10), now));
+    assert!(watcher.look(&before, &seen(0, 10), now));
     assert!(!watcher.wants_ports(&before, now + CALM));
     assert!(watcher.wants_ports(&before, now + LONGEST));
     let server = before.pools().next().unwrap().pool.servers().next().unwrap().state.metrics();
@@ -90,9 +90,11 @@ fn ports_are_looked_at_again_when_they_may_be_others_and_now_and_then() {
     assert!(!watcher.wants_ports(&before, now + CALM));
     connect(1);
     assert!(watcher.wants_ports(&before, now + CALM), "one in a hundred");
-    assert!(!watcher.look(&before, &seen(990), now + CALM));
+    assert!(!watcher.look(&before, &seen(10, 990), now + CALM));
     assert!(watcher.wants_ports(&before, now + CALM), "there are few");
-    assert!(watcher.look(&before, &seen(10), now + CALM));
+    assert!(watcher.look(&before, &seen(0, 10), now + CALM));
+    assert!(watcher.wants_ports(&before, now + CALM), "ten came while it was looked");
+    assert!(watcher.look(&before, &seen(10, 10), now + CALM));
     assert!(!watcher.wants_ports(&before, now + CALM));
     let model = before.model.clone();
     let after = Snapshot::build(model, Some(&before), &catalogue);
