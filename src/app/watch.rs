@@ -44,7 +44,7 @@ pub(super) fn watch(path: &Path, files: latest::Receiver<Files>, commands: mpsc:
     match Folders::new() {
         Ok(folders) => {
             let stop = tasks.stopping().clone();
-            let watch = Watch { path: path.to_path_buf(), files, folders };
+            let watch = Watch { files, folders };
             tasks.spawn("watch", async move {
                 tokio::select! {
                     () = stop.cancelled() => {}
@@ -58,7 +58,6 @@ pub(super) fn watch(path: &Path, files: latest::Receiver<Files>, commands: mpsc:
 
 /// What is watched.
 struct Watch {
-    path: PathBuf,
     /// All that the last try was made of, and what stood in it.
     files: latest::Receiver<Files>,
     folders: Folders,
@@ -96,8 +95,7 @@ impl Watch {
 
     /// Watches the folder of every file, and no other any more.
     fn watch_folders(&mut self) {
-        let files = self.files.borrow_and_update().keys().cloned().collect::<Vec<_>>();
-        let wanted: HashSet<PathBuf> = files.iter().chain([&self.path]).map(|file| folder(file)).collect();
+        let wanted: HashSet<PathBuf> = self.files.borrow_and_update().keys().map(|file| folder(file)).collect();
         self.folders.follow(&wanted, |folder, errno| {
             tracing::warn!(folder = %folder.display(), "changes of the files in a folder are not watched: {errno}");
         });
@@ -137,7 +135,7 @@ mod tests {
         let source = Source::File(path.clone());
         let load = || load(&source).1;
         let (tried, files) = latest::channel(load());
-        let watch = Watch { path: path.clone(), files, folders: Folders::new().unwrap() };
+        let watch = Watch { files, folders: Folders::new().unwrap() };
         assert!(!watch.is_changed().await, "there was no file, and there is none");
         for text in ["nonsense", "workers = 1\n"] {
             fs::write(&path, text).unwrap();

@@ -164,10 +164,12 @@ pub fn may_compress<'a>(status: u16, fields: impl Iterator<Item = (&'a [u8], &'a
             response.varies |= list::parts(value).any(names);
         }
     }
-    match is_of_a_type {
-        true if is_confirmed => Verdict::Confirm(response),
-        true => Verdict::Compress(response),
-        false => Verdict::Leave,
+    if !is_of_a_type {
+        Verdict::Leave
+    } else if is_confirmed {
+        Verdict::Confirm(response)
+    } else {
+        Verdict::Compress(response)
     }
 }
 

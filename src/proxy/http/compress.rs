@@ -45,8 +45,8 @@ impl Compression {
         let compressible = match may_compress(response.status, fields) {
             Verdict::Leave => return Self::default(),
             Verdict::Compress(compressible) => compressible,
-            Verdict::Confirm(confirmed) => {
-                let changes = confirmed.confirmed(request.fields.named(b"if-none-match"));
+            Verdict::Confirm(original) => {
+                let changes = original.confirmed(request.fields.named(b"if-none-match"));
                 return Self { changes, encoding: None };
             }
         };
