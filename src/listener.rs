@@ -93,6 +93,8 @@ impl Mouth {
                             return;
                         }
                     }
+                    // Connections that only wait make room.
+                    AcceptFailure::Exhausted if desk.make_room() => {}
                     AcceptFailure::Exhausted => {
                         peers.note_exhausted(errno);
                         tokio::time::sleep(PAUSE).await;

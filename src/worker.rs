@@ -12,7 +12,7 @@ use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -119,12 +119,13 @@ impl Worker {
         let count = equipment.catalogue.workers().len();
         let (doors, entrances): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::channel(DOOR)).unzip();
         let exhausted = Arc::new(AtomicBool::new(false));
+        let shortage = Arc::new(Notify::new());
         entrances
             .into_iter()
             .enumerate()
             .map(|(number, entrance)| {
                 let peers = Peers { doors: doors.clone(), exhausted: Arc::clone(&exhausted) };
-                Self::start(number, equipment.clone(), peers, entrance)
+                Self::start(number, equipment.clone(), peers, Arc::clone(&shortage), entrance)
             })
             .collect()
     }
@@ -133,6 +134,7 @@ impl Worker {
         number: usize,
         equipment: Equipment,
         peers: Peers,
+        shortage: Arc<Notify>,
         entrance: mpsc::Receiver<Admitted>,
     ) -> io::Result<Self> {
         let (orders, inbox) = mpsc::channel(ORDERS);
@@ -157,6 +159,7 @@ impl Worker {
                 dismissals: Dismissals::default(),
                 turnover: Turnover::default(),
                 requests: Requests::default(),
+                shortage,
                 metronome: Metronome::default(),
             });
             runtime.block_on(run(desk, Rc::new(peers), inbox, entrance));

@@ -8,6 +8,7 @@ use std::task::Poll;
 
 use tokio::time::{Instant, timeout_at};
 
+use super::Desk;
 use super::ends::ServerEnd;
 use super::intake::Arrived;
 use super::record::{More, Record};
@@ -40,7 +41,7 @@ impl From<Reason> for Unreached {
 /// Connects to a server and shakes hands with it, if that is to be. `header` says whom we speak for, and `first` who speaks
 /// first behind it and behind the handshake.
 pub(super) async fn reach(
-    worker: usize,
+    desk: &Desk,
     pool: &Pool,
     server: &Server,
     first: First,
@@ -50,7 +51,7 @@ pub(super) async fn reach(
     let _connecting = server.state.connecting();
     let we_begin = server.tls.is_some() || !header.is_empty();
     let first_of_all = if we_begin { First::Us } else { first };
-    let dialled = dial_from_any(pool, server, first_of_all).await;
+    let dialled = dial_from_any(desk, pool, server, first_of_all).await;
     let reached = match (dialled, &server.tls) {
         (Ok(stream), None) => Ok(ServerEnd::Plain(stream)),
         (Ok(stream), Some(settings)) => {
@@ -58,7 +59,7 @@ pub(super) async fn reach(
             let shaking = Box::pin(tls::connect(stream, header.to_vec(), settings, first));
             match timeout_at(started + pool.connect_timeout(), shaking).await {
                 Ok(Ok((stream, resumed))) => {
-                    server.state.metrics().shook_hands(worker, resumed);
+                    server.state.metrics().shook_hands(desk.worker, resumed);
                     Ok(ServerEnd::Tls(stream))
                 }
                 Ok(Err(failed)) => Err(Unreached {
@@ -77,23 +78,27 @@ pub(super) async fn reach(
         }
     };
     if let Err(Unreached { reason, .. }) = &reached {
-        server.state.metrics().connect_failed(worker, *reason);
+        server.state.metrics().connect_failed(desk.worker, *reason);
         if reasons::is_servers_fault(*reason) {
             server.state.report_failure();
-            server.state.report(worker, Outcome::Failure(Lapse::Ended(*reason)));
+            server.state.report(desk.worker, Outcome::Failure(Lapse::Ended(*reason)));
             server.state.left_unconnected(started.elapsed());
         }
     }
     reached
 }
 
-/// Dials from the next local address, and from the others where that has no port left.
-async fn dial_from_any(pool: &Pool, server: &Server, first: First) -> Result<Stream, DialError> {
+/// Dials from the next local address, and from the others where that has no port left. Where there is no descriptor left,
+/// connections that only wait make room.
+async fn dial_from_any(desk: &Desk, pool: &Pool, server: &Server, first: First) -> Result<Stream, DialError> {
     let mut sources = pool.sources_in_turn(server).peekable();
+    let mut source = sources.next().flatten();
     loop {
-        let source = sources.next().flatten();
         match dial(&server.address, source, pool.connect_timeout(), first).await {
-            Err(error) if error.failure == DialFailure::PortsExhausted && sources.peek().is_some() => {}
+            Err(error) if error.failure == DialFailure::PortsExhausted && sources.peek().is_some() => {
+                source = sources.next().flatten();
+            }
+            Err(error) if error.failure == DialFailure::DescriptorsExhausted && desk.make_room() => {}
             dialled => return dialled,
         }
     }
@@ -135,7 +140,7 @@ pub(super) async fn connect(
         }
         let started = Instant::now();
         let Some(PoolInEffect { pool, .. }) = turn.pool() else { break };
-        match reach(desk.worker, pool, server, first, header).await {
+        match reach(&desk, pool, server, first, header).await {
             Ok(end) => {
                 record.connected(lease, started.elapsed());
                 return Ok(end);

@@ -20,6 +20,8 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use tokio::sync::Notify;
+
 use crate::logging::AccessWriter;
 use crate::metrics::{Catalogue, WorkerMetrics};
 use crate::relay::Scratch;
@@ -60,6 +62,8 @@ pub struct Desk {
     pub tasks: Tasks,
     /// What requests use again.
     pub requests: Requests,
+    /// Told when descriptors have run out; all workers have the same.
+    pub shortage: Arc<Notify>,
     /// What makes timers cheap while connections come.
     pub metronome: Metronome,
 }
@@ -114,6 +118,13 @@ impl Desk {
     #[must_use]
     pub fn metrics(&self) -> Option<&WorkerMetrics> {
         self.catalogue.workers().get(self.worker)
+    }
+
+    /// Makes room where descriptors have run out: connections to servers that wait for requests are closed, by other workers
+    /// soon. Returns whether this one had any.
+    pub fn make_room(&self) -> bool {
+        self.shortage.notify_waiters();
+        self.requests.upstreams.make_room()
     }
 
     /// Starts what looks after the connections to servers that wait for requests, and what makes timers cheap.

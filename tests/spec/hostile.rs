@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use crate::stage::http::{Client, Recorder, Stand, Wire, ok, serving};
 use crate::stage::process::Admin;
 use crate::stage::{Instance, Program, Server, balancing, eventually, is_reset, listening, metric, reset, within};
 
@@ -173,6 +174,51 @@ async fn without_descriptors_accepting_pauses_says_so_once_and_goes_on_when_ther
     program.says("accepting again").await;
     let again = async { while echoing(address).await.is_none() {} };
     within("a client served again", again).await;
+}
+
+#[tokio::test]
+async fn connections_that_only_wait_make_room_when_descriptors_run_out() {
+    let (stand, other) = (Stand::new().await, Recorder::ok().await);
+    let routes = "routes = [{ path = \"/other\", pool = \"other\" }, { path = \"/here\", respond = 200 }]";
+    let web = serving(&[stand.address], routes, "").replace("workers = 1", "workers = 2");
+    let pool = format!("[pools.other]\nservers = [\"{}\"]\ncheck = \"none\"\n", other.address());
+    let mut program = Program::start(&format!("{web}{pool}"));
+    let address = program.listening("web").await;
+    program.says("\"started\"").await;
+    let another = async || Client(Wire::new(within("connect", TcpStream::connect(address)).await.unwrap()));
+    let (mut clients, mut waiting) = (Vec::new(), Vec::new());
+    for _ in 0..16 {
+        let mut client = another().await;
+        client.get("/", "").await;
+        waiting.push(stand.asked().await.0);
+        clients.push(client);
+    }
+    for (server, client) in waiting.iter_mut().zip(&mut clients) {
+        server.send(ok("1")).await;
+        client.response().await;
+    }
+    // Others fill the gaps among its descriptors.
+    let full = loop {
+        let open = program.descriptors("");
+        let top = open.iter().max().unwrap() + 1;
+        if open.len() as u64 == top {
+            break top;
+        }
+        clients.push(another().await);
+        assert_eq!(clients.last_mut().unwrap().ask("/here").await.status(), 200);
+    };
+    program.limit_descriptors(full);
+
+    // One is missing for a server, and then one for a client.
+    assert_eq!(clients[0].ask("/other").await.text(), "ok");
+    for server in &mut waiting {
+        server.ends().await;
+    }
+    for _ in &waiting {
+        clients.push(another().await);
+        assert_eq!(clients.last_mut().unwrap().ask("/here").await.status(), 200);
+    }
+    assert_eq!(program.descriptors("").len() as u64, full);
 }
 
 /// Lets so many clients of every kind loose, 200 at once.

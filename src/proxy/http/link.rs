@@ -186,14 +186,14 @@ impl Job<'_> {
 
     /// Connects to a server; `as_http1` has it speak HTTP/1, whatever else it would choose.
     async fn dial(&mut self, errand: &Errand<'_>, server: &Backend, as_http1: bool) -> Result<ServerEnd, Stop> {
-        let worker = self.context.desk.worker;
+        let desk = Rc::clone(&self.context.desk);
         let as_http1 = server
             .tls
             .as_ref()
             .filter(|_| as_http1)
             .map(|tls| Backend { tls: Some(tls.offering(&[b"http/1.1"])), ..server.clone() });
         let server = as_http1.as_ref().unwrap_or(server);
-        let reaching = Box::pin(reach(worker, &errand.pool.pool, server, First::Us, &errand.header));
+        let reaching = Box::pin(reach(&desk, &errand.pool.pool, server, First::Us, &errand.header));
         let reached = match errand.bounds.expires {
             None => self.while_wanted(reaching).await?,
             Some(expires) => {

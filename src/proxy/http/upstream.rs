@@ -5,7 +5,7 @@
 //! [`Upstreams::keep_house`].
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,10 +43,45 @@ struct Shelf {
     address: ServerAddr,
     tls: Option<Arc<ServerTls>>,
     keep: Keep,
-    idle: Vec<Idle>,
+    /// The last used at the back.
+    idle: VecDeque<Idle>,
     /// Those of HTTP/2, which carry requests while they stand here.
     shared: Vec<Http2Connection>,
     gate: Rc<Gate>,
+    demand: Demand,
+}
+
+/// How many more connections than `max_idle` are worth keeping.
+///
+/// With many requests at a time, responses come in bursts, and the connections of one burst that are too many are those that
+/// the next burst of requests has to make anew: that costs more than all else about a request. So each that is closed for
+/// want of room and then missed within the second makes room for one more, until a second has passed in which that was not
+/// used. An idle server's connections are as many as `max_idle` soon after its traffic has gone.
+#[derive(Debug, Default)]
+struct Demand {
+    /// How many more than `max_idle` may wait.
+    beyond: usize,
+    /// How many were closed for want of room in this round, and not missed so far.
+    closed: usize,
+    /// The most that waited at once in this round.
+    most: usize,
+}
+
+impl Demand {
+    /// A request finds none.
+    const fn missed(&mut self) {
+        if self.closed > 0 {
+            self.closed -= 1;
+            self.beyond += 1;
+        }
+    }
+
+    /// A round is over that leaves so many, of which `max_idle` may wait for long.
+    fn next_round(&mut self, waiting: usize, max_idle: usize) {
+        self.beyond = self.beyond.min(self.most.saturating_sub(max_idle));
+        self.closed = 0;
+        self.most = waiting;
+    }
 }
 
 /// Lets one request make a connection of HTTP/2, and those that want one meanwhile wait for how that goes, and for how many
@@ -111,17 +146,34 @@ impl Shelf {
 
     /// Closes those that have waited for the longest, until no more wait than may. Those that carry requests do not wait.
     fn bound(&mut self) {
-        let Self { keep, idle, shared, .. } = self;
+        let Self { keep, idle, shared, demand, .. } = self;
         loop {
             let waiting = shared.iter().enumerate().filter_map(|(at, connection)| Some((connection.idle_since()?, at)));
-            if idle.len() + waiting.clone().count() <= keep.max_idle {
+            let count = idle.len() + waiting.clone().count();
+            if count <= keep.max_idle.saturating_add(demand.beyond) {
+                demand.most = demand.most.max(count);
                 return;
             }
             match waiting.min() {
-                Some((since, at)) if idle.first().is_none_or(|idle| since < idle.since) => drop(shared.remove(at)),
-                Some(_) | None => drop(idle.remove(0)),
+                Some((since, at)) if idle.front().is_none_or(|idle| since < idle.since) => drop(shared.remove(at)),
+                Some(_) | None => {
+                    idle.pop_front();
+                    demand.closed += 1;
+                }
             }
         }
+    }
+
+    /// Closes what need not wait any longer.
+    fn tidy(&mut self, desk: &Desk, now: Instant) {
+        let Self { keep, idle, shared, demand, .. } = self;
+        idle.retain_mut(|idle| !idle.is_too_old(keep, now) && !idle.connection.is_spent(&desk.scratch));
+        shared.retain_mut(|connection| !is_spent(connection, keep, now));
+        // Those beyond `max_idle` that this round had no use for.
+        let unused = idle.iter().take_while(|idle| now.duration_since(idle.since) >= ROUND).count();
+        idle.drain(..unused.min(idle.len().saturating_sub(keep.max_idle)));
+        demand.next_round(idle.len(), keep.max_idle);
+        self.bound();
     }
 }
 
@@ -154,11 +206,12 @@ impl Upstreams {
             servers.remove(&Arc::as_ptr(&server.state).addr());
             return None;
         }
-        while let Some(mut idle) = shelf.idle.pop() {
+        while let Some(mut idle) = shelf.idle.pop_back() {
             if !idle.is_too_old(keep, now) && !idle.connection.is_spent(&desk.scratch) {
                 return Some(idle.connection);
             }
         }
+        shelf.demand.missed();
         None
     }
 
@@ -194,9 +247,10 @@ impl Upstreams {
             address: server.address.clone(),
             tls: server.tls.clone(),
             keep: *keep,
-            idle: Vec::new(),
+            idle: VecDeque::new(),
             shared: Vec::new(),
             gate: Rc::default(),
+            demand: Demand::default(),
         };
         let shelf = servers.entry(Arc::as_ptr(&server.state).addr()).or_insert_with(new);
         if !shelf.is_for(server) {
@@ -213,7 +267,7 @@ impl Upstreams {
         }
         let mut servers = self.servers.borrow_mut();
         let shelf = self.shelf(&mut servers, server, keep);
-        shelf.idle.push(Idle { connection, since: now });
+        shelf.idle.push_back(Idle { connection, since: now });
         shelf.bound();
     }
 
@@ -227,6 +281,20 @@ impl Upstreams {
     /// Closes those to a server, as when it went down.
     pub(in crate::proxy) fn close(&self, state: &Arc<State>) {
         self.servers.borrow_mut().remove(&Arc::as_ptr(state).addr());
+    }
+
+    /// Closes those that wait, for want of descriptors. Returns whether that has made room.
+    pub(in crate::proxy) fn make_room(&self) -> bool {
+        let mut made = false;
+        self.retain(|_, shelf| {
+            made |= !shelf.idle.is_empty();
+            shelf.idle.clear();
+            shelf.demand = Demand::default();
+            // Their descriptors are closed when their tasks have ended.
+            shelf.shared.retain(|connection| connection.idle_since().is_none());
+            true
+        });
+        made
     }
 
     /// Closes all.
@@ -258,7 +326,13 @@ impl Upstreams {
                 desk.requests.upstreams.tidy(&desk, Instant::now());
             }
         };
-        let _stopped: Option<()> = stopping.run_until_cancelled(rounds).await;
+        let room = async {
+            loop {
+                desk.shortage.notified().await;
+                desk.requests.upstreams.make_room();
+            }
+        };
+        let _stopped: Option<((), ())> = stopping.run_until_cancelled(async { tokio::join!(rounds, room) }).await;
         desk.requests.upstreams.close_all();
     }
 
@@ -274,10 +348,7 @@ impl Upstreams {
             if !shelf.state.is_healthy() {
                 return false;
             }
-            let Shelf { keep, idle, shared, .. } = shelf;
-            idle.retain_mut(|idle| !idle.is_too_old(keep, now) && !idle.connection.is_spent(&desk.scratch));
-            shared.retain_mut(|connection| !is_spent(connection, keep, now));
-            shelf.bound();
+            shelf.tidy(desk, now);
             let Shelf { idle, shared, gate, .. } = shelf;
             !idle.is_empty() || !shared.is_empty() || Rc::strong_count(gate) > 1
         });

@@ -65,6 +65,43 @@ async fn no_more_than_max_idle_connections_wait_and_the_oldest_makes_room() {
 }
 
 #[tokio::test]
+async fn connections_that_are_missed_at_once_may_wait_beyond_max_idle_until_they_are_not() {
+    for version in Version::each() {
+        let stand = Stand::new().await;
+        let instance = with(stand.address, "", "upstream = { max_idle = 1 }").await;
+        let (mut one, mut two) = (Speaker::of(version, &instance).await, Speaker::of(version, &instance).await);
+        one.get("/", "").await;
+        let (mut kept, _) = stand.asked().await;
+        two.get("/", "").await;
+        let (mut other, _) = stand.asked().await;
+        let mut rounds = 0;
+        loop {
+            // Where the second finds room, it waits for longer than the first.
+            other.send(ok("2")).await;
+            two.response().await;
+            kept.send(ok("1")).await;
+            one.response().await;
+            one.get("/", "").await;
+            next_request(&mut kept).await;
+            two.get("/", "").await;
+            if other.request().await.unwrap().is_some() {
+                break;
+            }
+            rounds += 1;
+            (other, _) = stand.asked().await;
+        }
+        assert!(rounds > 0, "the first time, there are no more than may be");
+        other.send(ok("2")).await;
+        two.response().await;
+        kept.send(ok("1")).await;
+        one.response().await;
+        other.ends().await;
+        one.get("/", "").await;
+        next_request(&mut kept).await;
+    }
+}
+
+#[tokio::test]
 async fn with_max_idle_zero_each_request_has_a_connection_of_its_own() {
     for version in Version::each() {
         let server = Recorder::ok().await;
