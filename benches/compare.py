@@ -110,6 +110,7 @@ SC = {  # name: (port, unit, fn)
   "tls_big":  (8003, "MiB",  lambda s, p: wrk("https://localhost:{port}/big", s, 16)),
   "tls_idle": (8003, "KiB",  lambda s, p: idle("{port}", p, 2000, True)),
   "h1_rps":   (8002, "req",  lambda s, p: wrk("http://localhost:{port}/", s, 64)),
+  "h1_many":  (8002, "req",  lambda s, p: wrk("http://localhost:{port}/", s, 1000)),
   "h1_cps":   (8002, "conn", lambda s, p: wrk("http://localhost:{port}/", s, 64, True)),
   "h1_big":   (8002, "req",  lambda s, p: wrk("http://localhost:{port}/big", s, 16)),
   "h1_idle":  (8002, "KiB",  lambda s, p: idle("{port}", p)),
