@@ -349,13 +349,40 @@ impl Upstreams {
                 return false;
             }
             shelf.tidy(desk, now);
-            let Shelf { idle, shared, gate, .. } = shelf;
-            !idle.is_empty() || !shared.is_empty() || Rc::strong_count(gate) > 1
+            // All may be lent just now.
+            let Shelf { idle, shared, gate, demand, .. } = shelf;
+            !idle.is_empty() || !shared.is_empty() || demand.beyond > 0 || Rc::strong_count(gate) > 1
         });
     }
 
     fn retain(&self, mut stays: impl FnMut(&usize, &mut Shelf) -> bool) {
         let mut servers = self.servers.borrow_mut();
         servers.retain(|at, shelf| stays(at, shelf));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_more_may_wait_as_were_closed_and_missed_in_a_round_until_one_has_no_use_for_them() {
+        let mut demand = Demand::default();
+        demand.missed();
+        assert_eq!(demand.beyond, 0, "nothing was closed that could be missed");
+        demand.closed = 3;
+        for _ in 0..5 {
+            demand.missed();
+        }
+        assert_eq!((demand.beyond, demand.closed), (3, 0));
+        (demand.most, demand.closed) = (7, 1);
+        demand.next_round(6, 4);
+        demand.missed();
+        assert_eq!((demand.beyond, demand.most), (3, 6), "all were of use, and what was closed before is forgotten");
+        demand.next_round(5, 4);
+        assert_eq!(demand.beyond, 2);
+        demand.next_round(0, 4);
+        demand.next_round(0, 4);
+        assert_eq!(demand.beyond, 0);
     }
 }
