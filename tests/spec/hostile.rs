@@ -221,6 +221,25 @@ async fn connections_that_only_wait_make_room_when_descriptors_run_out() {
     assert_eq!(program.descriptors("").len() as u64, full);
 }
 
+#[tokio::test]
+async fn connections_that_only_wait_are_closed_before_descriptors_run_out() {
+    let stand = Stand::new().await;
+    let mut program = Program::start(&serving(&[stand.address], "", ""));
+    let address = program.listening("web").await;
+    program.says("\"started\"").await;
+    let mut client = Client(Wire::new(within("connect", TcpStream::connect(address)).await.unwrap()));
+    client.get("/", "").await;
+    let (mut server, _) = stand.asked().await;
+    server.send(ok("1")).await;
+    client.response().await;
+    let open = program.descriptors("").len() as u64;
+    program.limit_descriptors(open);
+    // Nobody asks for one.
+    server.ends().await;
+    client.get("/", "").await;
+    stand.asked().await;
+}
+
 /// Lets so many clients of every kind loose, 200 at once.
 async fn misbehave(address: SocketAddr, of_each: usize) {
     let room = Arc::new(Semaphore::new(200));

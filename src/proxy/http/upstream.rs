@@ -27,6 +27,10 @@ use crate::tls::ServerTls;
 /// How often it is looked for connections that have waited too long.
 const ROUND: Duration = Duration::from_secs(1);
 
+/// With fewer descriptors left than one in so many, none wait: checks need some as well, and a server whose check cannot be
+/// made counts as down.
+const SCARCE: u32 = 16;
+
 /// The waiting connections of a worker.
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct Upstreams {
@@ -324,6 +328,9 @@ impl Upstreams {
                 }
                 drop(snapshot);
                 desk.requests.upstreams.tidy(&desk, Instant::now());
+                if desk.catalogue.descriptors().is_some_and(|stock| stock.free < stock.total / SCARCE) {
+                    desk.requests.upstreams.make_room();
+                }
             }
         };
         let room = async {

@@ -88,6 +88,7 @@ async fn connections_that_are_missed_at_once_may_wait_beyond_max_idle_until_they
                 break;
             }
             rounds += 1;
+            assert!(rounds < 20, "those that are missed each time are closed each time");
             (other, _) = stand.asked().await;
         }
         assert!(rounds > 0, "the first time, there are no more than may be");
