@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::body::{BodyFault, Due, Outgoing, Piece};
 use super::compress::Encoding;
 use super::copy::Tee;
+use super::rounds::after_reads;
 use super::server::NoHead;
 use super::sides::{Client, Server};
 use super::timer::Timer;
@@ -238,6 +239,10 @@ impl<'a, 'c> Exchange<'a, 'c> {
 
     /// Sends the request until the head of the final response is there. Informational ones are passed on.
     pub(super) async fn until_head(&mut self, timer: &mut Timer, meter: &impl Meter) -> Arrived {
+        // One of HTTP/2 gathers by itself what goes to it.
+        if matches!(self.server, Server::Http1(_)) {
+            after_reads().await;
+        }
         poll_fn(|cx| self.poll_until_head(cx, timer, meter)).await
     }
 

@@ -20,6 +20,7 @@ mod link;
 mod places;
 mod record;
 mod request;
+mod rounds;
 mod server;
 mod sides;
 mod timer;
