@@ -3,7 +3,9 @@
 //! Bodies pass through the worker's buffer in pieces. What one side has sent is read only when the other side has taken
 //! what came before, so that a slow reader slows the sender down and no more than one piece waits here each way.
 
+mod down;
 mod ends;
+mod up;
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -12,7 +14,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::body::{BodyFault, Due, Outgoing, Piece};
+use super::body::Due;
 use super::compress::Encoding;
 use super::copy::Tee;
 use super::rounds::after_reads;
@@ -21,16 +23,13 @@ use super::sides::{Client, Server};
 use super::timer::Timer;
 use crate::backend::State;
 use crate::ending::Reason;
-use crate::message::chunked::{HEADROOM, TAILROOM};
-use crate::message::compress::Failed;
 use crate::message::framing::Length;
 use crate::message::line::Limits;
 use crate::message::response::Response;
-use crate::net::errno::is_disconnect;
 use crate::proxy::metronome::BEAT;
 use crate::proxy::{Desk, Dismissals};
-use crate::relay::{Broken, Conduit, Direction, Meter, Recall, Scratch, Wire};
-use ends::{CLIENT, SERVER, of_no_head};
+use crate::relay::{Conduit, Meter, Recall, Scratch};
+use ends::of_no_head;
 
 pub(super) use ends::{Deed, of_client_broken, of_gone};
 
@@ -41,14 +40,8 @@ const GRACE: Duration = Duration::from_secs(5);
 const MOST_INFORMATIONAL: u8 = 100;
 /// How much one direction may move before the other connections of the worker have their turn.
 const TURN: usize = 1024 * 1024;
-/// A read of so much says that there is more.
-const FULL: usize = 60 * 1024;
 /// An exchange that is over before was a short one.
 pub(super) const SHORT: Duration = BEAT;
-/// What is still to come of a body is spliced if it is no less than this: under it, a copy is cheaper.
-const LARGE: u64 = 128 * 1024;
-/// A splice that brings less than this would have been cheaper as a copy.
-const SMALL: usize = 16 * 1024;
 
 /// What a request may take.
 #[derive(Clone, Copy, Debug)]
@@ -337,209 +330,6 @@ impl<'a, 'c> Exchange<'a, 'c> {
             ready!(timer.poll(cx, self.began + SHORT));
         }
         self.client.poll_gone(cx).map(of_gone)
-    }
-
-    /// Moves what can be moved of the request's body.
-    fn poll_up(&mut self, cx: &mut Context<'_>, meter: &impl Meter) -> Result<(), Stop> {
-        let mut turn = 0;
-        loop {
-            if self.refused {
-                return Ok(());
-            }
-            if !self.up_begins || self.uploaded {
-                match self.server.poll_ready(cx) {
-                    Poll::Pending => return Ok(()),
-                    Poll::Ready(Ok(())) => {}
-                    Poll::Ready(Err(broken)) => return self.refuse(broken),
-                }
-                if self.uploaded {
-                    return Ok(());
-                }
-            }
-            let Self { client, server, scratch, bounds, copy, up, fault: words, .. } = self;
-            let sent = scratch.with_buffer(|buffer| {
-                let room = buffer.len() - TAILROOM;
-                let Some(lent) = buffer.get_mut(HEADROOM..room) else { return Poll::Pending };
-                let Piece { bytes, end } = match client.poll_body(cx, lent, &bounds.trailer_limits) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Ok(piece)) => piece,
-                    Poll::Ready(Err(fault)) => {
-                        *words = fault.words().map(Deed::Wrong);
-                        return Poll::Ready(Err(Stop::Client(CLIENT.of_fault(fault))));
-                    }
-                };
-                if up.saturating_add(bytes as u64) > bounds.body_bytes {
-                    return Poll::Ready(Err(Stop::Client(Reason::BodyTooLarge)));
-                }
-                if let Some(copy) = copy {
-                    copy.pass(lent.get(..bytes).unwrap_or_default(), end, client.trailers());
-                }
-                let place = HEADROOM..HEADROOM + bytes;
-                let sent = server.send(cx, Outgoing { buffer, place, last: end, trailers: client.trailers() });
-                Poll::Ready(Ok((bytes, end, sent)))
-            });
-            let began = std::mem::take(&mut self.up_begins);
-            let (bytes, end, sent) = match sent {
-                // The head goes alone.
-                Poll::Pending if began => continue,
-                Poll::Pending => return Ok(()),
-                Poll::Ready(Err(stop)) => return Err(stop),
-                Poll::Ready(Ok(piece)) => piece,
-            };
-            self.up += bytes as u64;
-            self.uploaded |= end;
-            self.moved = Instant::now();
-            meter.moved(Direction::Up, bytes);
-            if let Err(broken) = sent {
-                return self.refuse(broken);
-            }
-            turn += bytes;
-            if turn >= TURN {
-                cx.waker().wake_by_ref();
-                return Ok(());
-            }
-        }
-    }
-
-    /// The server takes no more. It may have said why before it stopped: only when nothing can be read of it either, that
-    /// is the end.
-    fn refuse(&mut self, broken: Broken) -> Result<(), Stop> {
-        self.refused = true;
-        match broken {
-            Broken::System(errno) if is_disconnect(errno) => Ok(()),
-            Broken::System(_) => Err(Stop::Server(Reason::Internal)),
-            Broken::Truncated | Broken::Garbled => Err(Stop::Server(Reason::ServerTlsError)),
-        }
-    }
-
-    fn poll_down(
-        &mut self,
-        cx: &mut Context<'_>,
-        meter: &impl Meter,
-        encoding: &mut Option<Encoding>,
-        conduit: &mut Option<Conduit<'a>>,
-    ) -> Poll<Result<(), Stop>> {
-        let mut turn = 0;
-        // Whether the client took its time with the last of it.
-        let is_late = self.answered;
-        loop {
-            if !self.down_begins {
-                ready!(self.client.poll_ready(cx)).map_err(|broken| Stop::Client(of_client_broken(broken)))?;
-                if self.answered {
-                    if is_late {
-                        self.moved = Instant::now();
-                    }
-                    return Poll::Ready(Ok(()));
-                }
-            }
-            if self.splices && conduit.is_none() {
-                *conduit = Conduit::lend(self.scratch);
-            }
-            if conduit.is_some() {
-                let bytes = ready!(self.poll_splice(cx, conduit))?;
-                meter.moved(Direction::Down, bytes);
-                turn += bytes;
-                if turn >= TURN {
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
-                continue;
-            }
-            let Self { client, server, scratch, bounds, fault: deed, due, .. } = self;
-            let moved = scratch.with_buffer(|buffer| {
-                let room = buffer.len() - TAILROOM;
-                let Some(lent) = buffer.get_mut(HEADROOM..room) else { return Poll::Pending };
-                let Piece { bytes, end } =
-                    ready!(server.poll_body(cx, lent, &bounds.trailer_limits)).map_err(|fault| {
-                        *deed = fault.deed();
-                        Stop::Server(SERVER.of_fault(fault))
-                    })?;
-                let place = HEADROOM..HEADROOM + bytes;
-                let piece = Outgoing { buffer, place, last: end, trailers: server.trailers() };
-                let piece = match encoding {
-                    None => piece,
-                    Some(encoding) => encoding.encode(piece).map_err(|Failed| Stop::Ours(Reason::Internal))?,
-                };
-                let passed = piece.len();
-                due.pay(passed, piece.last).map_err(|words| {
-                    *deed = Some(Deed::Wrong(words));
-                    Stop::Server(Reason::BadResponse)
-                })?;
-                client.send(cx, piece).map_err(|broken| Stop::Client(of_client_broken(broken)))?;
-                Poll::Ready(Ok((bytes, passed, end)))
-            });
-            let began = std::mem::take(&mut self.down_begins);
-            let (bytes, passed, end) = match moved {
-                // The head goes alone.
-                Poll::Pending if began => continue,
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Err(stop)) => {
-                    self.unsent = began && self.may_unsend && self.client.unsend();
-                    return Poll::Ready(Err(stop));
-                }
-                Poll::Ready(Ok(moved)) => moved,
-            };
-            self.down += passed as u64;
-            // What came with the head did so when that did.
-            if !began {
-                self.moved = Instant::now();
-            }
-            meter.moved(Direction::Down, bytes);
-            if end {
-                self.answered = true;
-            } else if (bytes >= FULL || began && self.server.flows())
-                && encoding.is_none()
-                && self.server.splices(LARGE)
-                && self.client.splices()
-            {
-                self.splices = true;
-            }
-            turn += bytes;
-            if turn >= TURN && !end {
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-        }
-    }
-
-    /// Moves more of a large body inside the kernel. Returns how much, and puts the pipe away until there is more to move.
-    fn poll_splice(&mut self, cx: &mut Context<'_>, conduit: &mut Option<Conduit<'a>>) -> Poll<Result<usize, Stop>> {
-        let Self { client, server, .. } = self;
-        let (Some(pipe), Client::Http1(client), Server::Http1(server)) = (conduit.as_mut(), &mut **client, server)
-        else {
-            *conduit = None;
-            return Poll::Ready(Ok(0));
-        };
-        let (Some(from), Some(to)) = (server.end.plain(), client.end.plain()) else {
-            *conduit = None;
-            return Poll::Ready(Ok(0));
-        };
-        let broken = |errno| Stop::Client(of_client_broken(Broken::System(errno)));
-        ready!(pipe.poll_drain(cx, to)).map_err(broken)?;
-        let left = server.body.left();
-        self.answered = left == 0;
-        if self.answered || !self.splices {
-            *conduit = None;
-            self.splices = false;
-            return Poll::Ready(Ok(0));
-        }
-        let taken = match pipe.poll_fill(cx, from, usize::try_from(left).unwrap_or(usize::MAX)) {
-            Poll::Pending => {
-                // It is of use to others meanwhile.
-                *conduit = None;
-                return Poll::Pending;
-            }
-            Poll::Ready(Err(errno)) => return Poll::Ready(Err(Stop::Server(SERVER.of_broken(Broken::System(errno))))),
-            Poll::Ready(Ok(0)) => return Poll::Ready(Err(Stop::Server(SERVER.of_fault(BodyFault::Cut)))),
-            Poll::Ready(Ok(taken)) => taken,
-        };
-        self.splices = taken >= SMALL;
-        server.body.passed(taken as u64);
-        // It is no more than its head said: so much and no more was asked for.
-        let _all = self.due.pay(taken, false);
-        self.down += taken as u64;
-        self.moved = Instant::now();
-        Poll::Ready(Ok(taken))
     }
 
     /// Until when the head of the response has to be there, and whose fault it is if not.
