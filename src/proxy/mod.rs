@@ -85,6 +85,8 @@ pub struct Requests {
     copies: http::Places,
     /// Places for bytes of bodies that wait for copies.
     copied: http::Places,
+    /// Places for bytes of bodies that may have to be sent again.
+    kept: http::Places,
 }
 
 /// How many connections end for each that begins, over the last hundred or so: near one where they are short, near none

@@ -281,4 +281,8 @@ impl Meter for Both<'_> {
             }
         }
     }
+
+    fn repeated(&self, bytes: usize) {
+        self.server.inspect(|server| server.bytes_in(self.worker, bytes as u64));
+    }
 }

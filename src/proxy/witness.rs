@@ -104,6 +104,11 @@ impl Meter for Witness<'_> {
         self.both.moved(direction, bytes);
     }
 
+    fn repeated(&self, bytes: usize) {
+        self.tick(Direction::Up);
+        self.both.repeated(bytes);
+    }
+
     fn late(&self) {
         self.unanswered();
         self.report(Outcome::Failure(Lapse::Late));

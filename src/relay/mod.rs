@@ -105,6 +105,9 @@ pub trait Meter {
     /// These many bytes were delivered in this direction.
     fn moved(&self, direction: Direction, bytes: usize);
 
+    /// These many bytes were delivered to the server that had been delivered to another one, or to no avail, before.
+    fn repeated(&self, _bytes: usize) {}
+
     /// The server has said nothing for as long as it may; it goes on all the same.
     fn late(&self) {}
 }

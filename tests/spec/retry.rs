@@ -1,6 +1,7 @@
 //! Chapter: trying again, where nothing is lost by that. Servers that the test plays by itself speak HTTP/1; what only those
 //! of HTTP/2 do, such as to refuse a stream, stands in the chapter on it.
 
+mod bodies;
 mod killed;
 
 use std::net::SocketAddr;
@@ -140,29 +141,6 @@ async fn what_is_not_idempotent_is_not_sent_twice() {
             let response = client.response().await;
             assert_eq!((response.status(), response.field("x-portreeve-reason")), (502, "server_closed"), "{request}");
             assert_eq!(instance.upstream(stand.address), (1, 1));
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_request_whose_body_has_begun_to_move_is_not_sent_twice() {
-    for version in Version::each() {
-        let put = POST.replace("POST", "PUT");
-        let chunked = "PUT /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n".to_owned();
-        let only_trailers = chunked.replace("1\r\nx\r\n0\r\n\r\n", "0\r\nX-T: 1\r\n\r\n");
-        for request in [put, chunked, only_trailers] {
-            let stand = Stand::new().await;
-            let (_instance, mut client, mut server) =
-                with_a_waiting_connection(version, &stand, "retries = 3\nretry_on = [\"reset\", \"503\"]").await;
-            client.send(&request).await;
-            next_request(&mut server).await;
-            drop(server);
-            assert_eq!(client.response().await.status(), 502, "{request}");
-            let mut client = Speaker::of(version, &_instance).await;
-            client.send(&request).await;
-            let (mut server, _) = stand.asked().await;
-            server.send("HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n").await;
-            assert_eq!(client.response().await.status(), 503, "{request}");
         }
     }
 }

@@ -12,6 +12,7 @@ use super::copy::Tee;
 use super::exchange::{Arrived, Bounds, Exchange, Remains, SHORT, Stop, of_gone};
 use super::grpc;
 use super::head::Words;
+use super::kept::Kept;
 use super::link::Link;
 use super::request::{Finish, Job, Upgraded};
 use super::seldom;
@@ -81,6 +82,8 @@ pub(super) struct Errand<'r> {
     granted: Option<Retrying>,
     /// Where the body goes as well.
     copy: Option<Tee>,
+    /// What was read of it for servers before.
+    kept: Kept,
 }
 
 impl<'r> Errand<'r> {
@@ -147,9 +150,22 @@ impl Job<'_> {
         }
         let header = pool.announce.map(|version| self.context.announcement(version)).unwrap_or_default();
         let copy = self.copy(route, &words, trusted);
-        let mut errand = Errand { route, pool, bounds, words, header, left, before, key, granted: None, copy };
+        let mut errand = Errand {
+            route,
+            pool,
+            bounds,
+            words,
+            header,
+            left,
+            before,
+            key,
+            granted: None,
+            copy,
+            kept: Kept::default(),
+        };
         let finish = self.try_servers(&mut errand, first).await;
         errand.words.hand_back(stash);
+        errand.kept.stop(&desk.requests);
         finish
     }
 
@@ -306,6 +322,9 @@ impl Job<'_> {
         let mut exchange =
             Exchange::new(client, connection, response, state, errand.bounds, &desk, recall, to_head, sent);
         exchange.copy = errand.copy.take();
+        // A server of HTTP/2 may say that it has not looked at it.
+        let repeats = request.is_idempotent() || matches!(exchange.server, Server::Http2(_));
+        exchange.begin_with(std::mem::take(&mut errand.kept), repeats);
         exchange.first_byte = errand.pool.outlier.map_or(Duration::ZERO, |outlier| outlier.first_byte);
         if let Arrived::Stopped(stop) = exchange.until_head(timer, &witness).await {
             let remains = exchange.into_remains();
@@ -323,15 +342,17 @@ impl Job<'_> {
         if outcome != Outcome::Ok {
             witness.report(outcome);
         }
-        let is_refusal = retry_on.statuses.contains(&status) && request.is_idempotent() && exchange.is_body_whole();
+        let is_refusal = retry_on.statuses.contains(&status) && request.is_idempotent() && exchange.kept.is_all();
         // This answer is better than none.
         if is_refusal && let Some(other) = errand.another(&tried.and(&server.state)) {
             witness.report(outcome);
             *next = Some(other);
             errand.copy = exchange.copy.take();
+            errand.kept = std::mem::take(&mut exchange.kept);
             self.record.responded(status);
             return Attempted::Failed(Failure { reason: Reason::BadResponse, again: Again::Elsewhere });
         }
+        exchange.kept.stop(&desk.requests);
         exchange.moved = self.record.responded(status);
         let mut compression = match exchange.client.is_nobody() {
             true => Compression::default(),
@@ -370,9 +391,9 @@ impl Job<'_> {
         reused: bool,
         remains: Remains,
     ) -> Attempted {
-        let Remains { server: connection, response, up, unseen, fault, copy, is_body_whole, untouched, lost, .. } =
-            remains;
-        errand.copy = copy;
+        let Remains { server: connection, response, up, unseen, fault, copy, kept, untouched, lost, .. } = remains;
+        let is_body_whole = kept.is_all();
+        (errand.copy, errand.kept) = (copy, kept);
         if let Some(fault) = fault {
             self.record.failed(fault);
         }

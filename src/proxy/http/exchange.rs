@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::body::Due;
 use super::compress::Encoding;
 use super::copy::Tee;
+use super::kept::Kept;
 use super::rounds::after_reads;
 use super::server::NoHead;
 use super::sides::{Client, Server};
@@ -27,7 +28,7 @@ use crate::message::framing::Length;
 use crate::message::line::Limits;
 use crate::message::response::Response;
 use crate::proxy::metronome::BEAT;
-use crate::proxy::{Desk, Dismissals};
+use crate::proxy::{Desk, Dismissals, Requests};
 use crate::relay::{Conduit, Meter, Recall, Scratch};
 use ends::of_no_head;
 
@@ -100,8 +101,7 @@ pub(super) struct Remains {
     pub(super) unseen: bool,
     pub(super) fault: Option<Deed>,
     pub(super) moved: Instant,
-    /// Whether nothing of the request's body was read.
-    pub(super) is_body_whole: bool,
+    pub(super) kept: Kept,
     /// Whether no byte of a response came, be it of an informational one, and whether the connection ended so.
     pub(super) untouched: bool,
     pub(super) lost: bool,
@@ -124,8 +124,15 @@ pub(super) struct Exchange<'a, 'c> {
     pub(super) to_head: bool,
     /// Where the request's body goes as well.
     pub(super) copy: Option<Tee>,
+    /// What was read of it and may have to be sent again, and whether it may although it was sent.
+    pub(super) kept: Kept,
+    repeats: bool,
+    /// What is kept is kept in.
+    requests: &'a Requests,
     /// How long the server may take to the head of its response before the meter hears that it is late; zero is for ever.
     pub(super) first_byte: Duration,
+    /// Bytes of the request's body that had been read before.
+    before: u64,
     /// Bytes of the request's body that were read, and of the response's that were passed on.
     pub(super) up: u64,
     pub(super) down: u64,
@@ -144,9 +151,8 @@ pub(super) struct Exchange<'a, 'c> {
     unsent: bool,
     /// Whether the server takes no more of the request.
     refused: bool,
-    /// Whether the request was read to its end, and whether it was so from the beginning.
+    /// Whether the request was read to its end.
     uploaded: bool,
-    bodiless: bool,
     /// Whether the response was read to its end.
     answered: bool,
     /// Whether what is left of the response's body is spliced, as long as there is a pipe for it.
@@ -184,6 +190,10 @@ impl<'a, 'c> Exchange<'a, 'c> {
             state,
             to_head,
             copy: None,
+            kept: Kept::default(),
+            repeats: false,
+            requests: &desk.requests,
+            before: 0,
             first_byte: Duration::ZERO,
             up: 0,
             down: 0,
@@ -195,7 +205,6 @@ impl<'a, 'c> Exchange<'a, 'c> {
             unsent: false,
             refused: false,
             uploaded,
-            bodiless: uploaded,
             informed: 0,
             answered: false,
             splices: false,
@@ -208,10 +217,18 @@ impl<'a, 'c> Exchange<'a, 'c> {
 
     /// It is over, whichever way: what is left of it.
     pub(super) fn into_remains(self) -> Remains {
-        let is_body_whole = self.is_body_whole();
         let untouched = self.informed == 0 && self.response.is_blank();
-        let Self { server, response, copy, up, down, unseen, lost, fault, moved, unsent, .. } = self;
-        Remains { server, response, copy, up, down, unseen, lost, fault, moved, unsent, is_body_whole, untouched }
+        let Self { server, response, copy, kept, up, down, unseen, lost, fault, moved, unsent, .. } = self;
+        Remains { server, response, copy, kept, up, down, unseen, lost, fault, moved, unsent, untouched }
+    }
+
+    /// What was read of the request's body for a server before goes first. With `repeats`, the body may be sent again after this
+    /// server was sent it.
+    pub(super) fn begin_with(&mut self, mut kept: Kept, repeats: bool) {
+        kept.rewind();
+        self.uploaded &= !kept.is_under_way();
+        self.before = kept.len() as u64;
+        (self.kept, self.repeats) = (kept, repeats);
     }
 
     /// A body follows that is so long.
@@ -223,11 +240,6 @@ impl<'a, 'c> Exchange<'a, 'c> {
     /// Whether the request was read to its end.
     pub(super) fn is_uploaded(&self) -> bool {
         self.uploaded
-    }
-
-    /// Whether nothing of the request's body was read, be it no more than its end: it could not be sent again.
-    pub(super) fn is_body_whole(&self) -> bool {
-        self.up == 0 && (self.bodiless || !self.uploaded)
     }
 
     /// Sends the request until the head of the final response is there. Informational ones are passed on.

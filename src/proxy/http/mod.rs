@@ -16,6 +16,7 @@ mod forward;
 mod grpc;
 mod head;
 mod http2;
+mod kept;
 mod link;
 mod places;
 mod record;

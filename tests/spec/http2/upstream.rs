@@ -7,7 +7,7 @@ use http::Method;
 use tokio::sync::Semaphore;
 
 use crate::stage::access::AccessLog;
-use crate::stage::frames::{ACK, END_HEADERS, Frames, GOAWAY, HEADERS, RST_STREAM, SETTINGS, WHOLE};
+use crate::stage::frames::{ACK, DATA, END_HEADERS, Frames, GOAWAY, HEADERS, RST_STREAM, SETTINGS, WHOLE};
 use crate::stage::http2::{
     Answered, Asked, BY_HTTP2, Client, Message, Version, ask, fronting, read_body, send_answer, serve_http2,
 };
@@ -122,17 +122,18 @@ fn going(last: u32, code: u32) -> Vec<u8> {
 async fn requests_that_a_leaving_server_has_not_seen_are_sent_once_more_whatever_they_ask() {
     // With no error, and with one (RFC 9113 §6.8): the number alone says what was seen.
     for code in [0, 11] {
-        for method in [Method::GET, Method::POST] {
+        for (method, body) in [(Method::GET, ""), (Method::POST, ""), (Method::POST, "call")] {
             let server = with_a_first(move |mut frames: Frames| async move {
-                frames.until(|frame| frame.kind == HEADERS).await.unwrap();
+                let last = if body.is_empty() { HEADERS } else { DATA };
+                frames.until(|frame| frame.kind == last).await.unwrap();
                 frames.send(GOAWAY, 0, 0, &going(0, code)).await;
                 assert_eq!(frames.farewell().await.unwrap_or(0), 0);
             })
             .await;
             let instance = Instance::start(&fronting(&[server.address], "", BY_HTTP2)).await;
-            let asked = Asked::of(method.clone(), "/", Message::default());
+            let asked = Asked::of(method.clone(), "/", Message::of(body));
             let told = ask(Version::Two, instance.address("web"), asked).await;
-            assert_eq!((told.status, told.text()), (200, &*format!("{method} ")), "{code}");
+            assert_eq!((told.status, told.text()), (200, &*format!("{method} {body}")), "{code}");
             assert_eq!(server.accepted(), 2);
         }
     }
@@ -178,21 +179,24 @@ async fn a_refused_stream_is_sent_once_more_whatever_it_asks() {
     let refusals = Arc::new(AtomicUsize::new(0));
     let server = Server::of_http2(h2::server::Builder::new(), {
         let refusals = Arc::clone(&refusals);
-        move |request, mut respond| {
-            let first = refusals.fetch_add(1, Ordering::SeqCst) == 0;
+        move |mut request, mut respond| {
+            let first = refusals.fetch_add(1, Ordering::SeqCst).is_multiple_of(2);
             async move {
+                let (body, _) = read_body(request.body_mut()).await.unwrap();
                 match first {
                     true => respond.send_reset(h2::Reason::REFUSED_STREAM),
-                    false => send_answer(&mut respond, Answered::ok(Message::of(request.method().to_string()))),
+                    false => send_answer(&mut respond, Answered::ok(Message::of(body))),
                 }
             }
         }
     })
     .await;
     let instance = Instance::start(&fronting(&[server.address], "", BY_HTTP2)).await;
-    let told = ask(Version::Two, instance.address("web"), Asked::of(Method::POST, "/", Message::default())).await;
-    assert_eq!((told.status, told.text()), (200, "POST"));
-    assert_eq!(refusals.load(Ordering::SeqCst), 2);
+    for (refused, body) in ["", "call"].into_iter().enumerate() {
+        let told = ask(Version::Two, instance.address("web"), Asked::post("/", body)).await;
+        assert_eq!((told.status, told.text()), (200, body));
+        assert_eq!(refusals.load(Ordering::SeqCst), 2 * (refused + 1));
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! The request's body on its way to the server.
 
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::time::Instant;
 
@@ -30,40 +30,52 @@ impl Exchange<'_, '_> {
                     return Ok(());
                 }
             }
-            let Self { client, server, scratch, bounds, copy, up, fault: words, .. } = self;
+            let begins = std::mem::take(&mut self.up_begins);
+            let Self { client, server, scratch, bounds, copy, kept, repeats, requests, before, up, fault, .. } = self;
             let sent = scratch.with_buffer(|buffer| {
                 let room = buffer.len() - TAILROOM;
                 let Some(lent) = buffer.get_mut(HEADROOM..room) else { return Poll::Pending };
-                let Piece { bytes, end } = match client.poll_body(cx, lent, &bounds.trailer_limits) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Ok(piece)) => piece,
-                    Poll::Ready(Err(fault)) => {
-                        *words = fault.words().map(Deed::Wrong);
-                        return Poll::Ready(Err(Stop::Client(CLIENT.of_fault(fault))));
+                let again = kept.again(requests, lent);
+                let is_new = again.is_none();
+                let read = again
+                    .map_or_else(|| client.poll_body(cx, lent, &bounds.trailer_limits), |piece| Poll::Ready(Ok(piece)));
+                let Piece { bytes, end } = ready!(read).map_err(|wrong| {
+                    *fault = wrong.words().map(Deed::Wrong);
+                    Stop::Client(CLIENT.of_fault(wrong))
+                })?;
+                if is_new {
+                    let read = *up + bytes as u64;
+                    if before.saturating_add(read) > bounds.body_bytes {
+                        return Poll::Ready(Err(Stop::Client(Reason::BodyTooLarge)));
                     }
-                };
-                if up.saturating_add(bytes as u64) > bounds.body_bytes {
-                    return Poll::Ready(Err(Stop::Client(Reason::BodyTooLarge)));
-                }
-                if let Some(copy) = copy {
-                    copy.pass(lent.get(..bytes).unwrap_or_default(), end, client.trailers());
+                    *up = read;
+                    if let Some(copy) = copy {
+                        copy.pass(lent.get(..bytes).unwrap_or_default(), end, client.trailers());
+                    }
                 }
                 let place = HEADROOM..HEADROOM + bytes;
-                let sent = server.send(cx, Outgoing { buffer, place, last: end, trailers: client.trailers() });
-                Poll::Ready(Ok((bytes, end, sent)))
+                let outgoing = Outgoing { buffer, place: place.clone(), last: end, trailers: client.trailers() };
+                let sent = server.send(cx, outgoing);
+                // Sent alone behind a head, it may be all that has not left.
+                match *repeats || begins && server.is_untouched() {
+                    true if is_new => kept.keep(requests, buffer.get(place).unwrap_or_default(), end),
+                    true => {}
+                    false => kept.stop(requests),
+                }
+                Poll::Ready(Ok((bytes, end, is_new, sent)))
             });
-            let began = std::mem::take(&mut self.up_begins);
-            let (bytes, end, sent) = match sent {
+            let (bytes, end, is_new, sent) = match sent {
                 // The head goes alone.
-                Poll::Pending if began => continue,
+                Poll::Pending if begins => continue,
                 Poll::Pending => return Ok(()),
-                Poll::Ready(Err(stop)) => return Err(stop),
-                Poll::Ready(Ok(piece)) => piece,
+                Poll::Ready(moved) => moved?,
             };
-            self.up += bytes as u64;
             self.uploaded |= end;
             self.moved = Instant::now();
-            meter.moved(Direction::Up, bytes);
+            match is_new {
+                true => meter.moved(Direction::Up, bytes),
+                false => meter.repeated(bytes),
+            }
             if let Err(broken) = sent {
                 return self.refuse(broken);
             }
