@@ -12,12 +12,10 @@ use std::task::{Context, Poll, ready};
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::wire::{Broken, Read, Then, Wire};
+use super::wire::{Broken, LEAST, Read, Then, Wire};
 
 /// The size of the buffer that is read to and gathered in.
 const SHARED: usize = 64 * 1024;
-/// The least room that a wire is lent that is not plain: it takes half of it for a record and half for what is in it.
-const LEAST: usize = 40 * 1024;
 /// How much is gathered before it is written: what the largest record of TLS holds. A slice of this size is not copied.
 const GATHERED: usize = 16 * 1024;
 

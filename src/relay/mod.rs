@@ -26,7 +26,7 @@ use deadlines::{Deadlines, Due};
 pub use deadlines::{FirstByte, Limits};
 use flow::{Fault, Flow};
 pub use scratch::Scratch;
-pub use wire::{Broken, Read, Then, Wire};
+pub use wire::{Broken, LEAST, Read, Then, Wire};
 
 /// One of the two ends of a relayed connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

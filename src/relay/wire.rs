@@ -40,9 +40,13 @@ pub enum Broken {
     Garbled,
 }
 
+/// The least room that a wire is lent that is not plain: it takes half of it for a record and half for what is in it.
+pub const LEAST: usize = 40 * 1024;
+
 /// One end of a relayed connection. A method that returns `Pending` has seen to it that the task is woken.
 pub trait Wire {
-    /// Reads into `buffer` what there is; no bytes come with [`Then::End`] only.
+    /// Reads into `buffer` what there is; no bytes come with [`Then::End`] only. A wire that is not [plain](Wire::plain) needs
+    /// room for [`LEAST`] bytes, however few come.
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<Read, Broken>>;
 
     /// Takes what it can of `bytes`. With `last`, the end follows at once and may leave with them.

@@ -21,7 +21,7 @@ use rustls::{CommonState, Error};
 use super::failure::Failed;
 use crate::ending::TlsVersion;
 use crate::net::stream::Stream;
-use crate::relay::{Broken, Read, Then, Wire};
+use crate::relay::{Broken, LEAST, Read, Then, Wire};
 
 /// The most plaintext that is encrypted in one go: three records of the largest size.
 const PORTION: usize = 48 * 1024;
@@ -210,7 +210,7 @@ impl<E: Engine> TlsStream<E> {
     /// When reading failed, which the system tells once only.
     pub fn poll_spoken(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Errno>> {
         if self.plain.is_empty() {
-            with_workspace(2 * RECORD, |buffer| match ready!(self.poll_read(cx, buffer)) {
+            with_workspace(LEAST, |buffer| match ready!(self.poll_read(cx, buffer)) {
                 Ok(Read { bytes, .. }) => {
                     self.plain.splice(..0, buffer.iter().take(bytes).copied());
                     Poll::Ready(Ok(()))
@@ -346,6 +346,7 @@ impl<E: Engine> Wire for TlsStream<E> {
             self.plain.drain(..bytes);
             return Poll::Ready(Ok(Read { bytes, then: Then::Unknown }));
         }
+        debug_assert!(buffer.len() >= LEAST, "{} bytes have no room for a record and what is in it", buffer.len());
         // What is decrypted is never longer than what it was, so one half has room for the other.
         let (plain, cipher) = buffer.split_at_mut(buffer.len() / 2);
         while !self.ended {

@@ -8,6 +8,7 @@ mod limits;
 mod messages;
 mod observing;
 mod routing;
+mod secure;
 mod upstream;
 
 use std::net::SocketAddr;

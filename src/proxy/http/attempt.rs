@@ -508,7 +508,7 @@ const fn was_dismissed(reason: Reason) -> bool {
     matches!(reason, Reason::ServerDown | Reason::Drained)
 }
 
-/// Whether a server ended the connection, in whatever way.
+/// Whether a server ended the connection, in whatever way: one whose process dies has no time for TLS to say so.
 const fn broke(reason: Reason) -> bool {
-    matches!(reason, Reason::ServerClosed | Reason::ServerReset)
+    matches!(reason, Reason::ServerClosed | Reason::ServerReset | Reason::ServerTruncated)
 }

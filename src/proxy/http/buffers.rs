@@ -74,8 +74,8 @@ fn put<T>(shelf: &RefCell<Vec<T>>, thing: T) {
     }
 }
 
-/// How much is read at once while a head is expected. What comes behind it has to be copied aside, which is not to happen to
-/// much of a large body.
+/// How much is read at once while a head is expected, of a plain wire. What comes behind it has to be copied aside, which is not
+/// to happen to much of a large body.
 const HEAD: usize = 16 * 1024;
 
 /// As much as what comes behind a head often has.
@@ -149,11 +149,12 @@ impl Inbound {
     ) -> Poll<Result<(usize, bool), Broken>> {
         scratch.with_buffer(|buffer| {
             let waits = !self.is_empty();
-            let room = if waits { buffer.len() } else { HEAD.min(buffer.len()) };
+            let takes_little = !waits && wire.plain().is_some();
+            let room = if takes_little { HEAD.min(buffer.len()) } else { buffer.len() };
             let (buffer, _) = buffer.split_at_mut(room);
             let read = ready!(self.poll_read(cx, wire, buffer))?;
             take(buffer.get(..read).unwrap_or_default());
-            Poll::Ready(Ok((read, !waits && read == room)))
+            Poll::Ready(Ok((read, takes_little && read == room)))
         })
     }
 
