@@ -22,8 +22,9 @@ const MOST_REPLIES: usize = 64 * 1024;
 const LITTLE: usize = 4096;
 /// For how many streams there is always room.
 const FEW: usize = 16;
-/// How many streams that this side gave up are remembered: what still comes on them is no mistake (RFC 9113 §5.1).
-const REMEMBERED: usize = 64;
+/// How many streams that a server gave up are remembered, at least and at most: what still comes on them is no mistake
+/// (RFC 9113 §5.1).
+const REMEMBERED: (usize, usize) = (64, 4096);
 /// What is sent to learn that the other side has read all before it.
 const RETIRING: [u8; 8] = *b"retiring";
 
@@ -127,7 +128,7 @@ pub struct Connection {
     granted: usize,
     pub(super) leaving: Leaving,
     pub(super) ended: Option<Ended>,
-    /// Streams that this side has given up lately.
+    /// Streams that this side has given up lately, if it is a server.
     forgotten: VecDeque<u32>,
     pub(super) budget: Budget,
     driver: Option<Waker>,
@@ -432,17 +433,26 @@ impl Connection {
     /// Says that a stream is given up, and remembers it.
     pub(super) fn reset(&mut self, id: u32, code: Code) {
         self.reply(RST_STREAM, 0, id, &code.0.to_be_bytes());
-        if self.forgotten.len() >= REMEMBERED {
+        if self.side == Side::Client {
+            return;
+        }
+        // A client may have all it is allowed under way, and as many that it has ended before it heard of this.
+        let (least, most) = REMEMBERED;
+        if self.forgotten.len() >= (self.terms.streams as usize).saturating_mul(2).clamp(least, most) {
             self.forgotten.pop_front();
         }
         self.forgotten.push_back(id);
     }
 
-    /// Whether this side has given the stream up, or never took it, so that the other may not have known when it sent
-    /// something.
+    /// Whether this side has given up a stream that is no more, or never took it, so that the other may not have known when it
+    /// sent something. A client does not ask which of its streams those are: it may give up any number of them before the
+    /// server hears of the first, and what comes on one that is over does no harm. Others use the connection as well.
     pub(super) fn is_forgotten(&self, id: u32) -> bool {
         let is_late = matches!(self.leaving, Leaving::Last(last) if id > last && id <= self.last);
-        is_late || self.forgotten.contains(&id)
+        match self.side {
+            Side::Client => !self.is_idle(id),
+            Side::Server => is_late || self.forgotten.contains(&id),
+        }
     }
 
     /// Marks a stream as given up. Whoever has it hears of it, or whoever takes it; one that the other side gave up before

@@ -4,8 +4,8 @@ use std::task::Poll;
 
 use proptest::prelude::*;
 
-use super::tests::{Pair, TERMS, cx, get, send};
-use super::{Broken, Code, Connection, Ended, Side, Taken};
+use super::tests::{Pair, TERMS, cx, get, send, status};
+use super::{Broken, Code, Connection, Ended, Side, Taken, Terms};
 
 /// What a client says in a session with requests of all kinds.
 fn session(gives_up: bool) -> Vec<u8> {
@@ -161,4 +161,45 @@ fn a_connection_that_takes_no_request_is_over_with_its_settings_and_one_that_tak
     client.receive(&none);
     assert!(client.poll_broken(&mut cx(), id).is_pending());
     assert_eq!(client.load(), (0, 1));
+}
+
+#[test]
+fn a_client_may_give_up_any_number_of_requests_before_its_server_hears_of_the_first() {
+    let mut pair = Pair::with(Terms { streams: 2000, given_up: 2000, ..TERMS });
+    let stays = pair.ask(true);
+    let given_up: Vec<u32> = (0..1000).map(|_| pair.ask(true)).collect();
+    for id in given_up {
+        pair.client.release(id);
+        pair.server.respond(id, false, |packer| packer.status(200)).unwrap();
+        let _as_much_as_there_is_room_for = send(&mut pair.server, id, &[0; 100], false);
+    }
+    pair.server.respond(stays, true, |packer| packer.status(200)).unwrap();
+    pair.talk();
+    assert_eq!((pair.client.ended(), pair.server.ended()), (None, None));
+    assert_eq!(status(&mut pair.client, stays), Some((200, true)));
+    pair.client.release(stays);
+    // What is over already is over for the server as well: its mistake is its own, and costs nobody else.
+    let next = pair.ask(true);
+    pair.server.respond(next, true, |packer| packer.status(200)).unwrap();
+    pair.talk();
+    assert_eq!(status(&mut pair.client, next), Some((200, true)));
+}
+
+#[test]
+fn a_server_may_give_up_all_requests_of_a_client_before_that_hears_of_it() {
+    let mut pair = Pair::with(Terms { streams: 100, ..TERMS });
+    let given_up: Vec<u32> = (0..100).map(|_| pair.ask(false)).collect();
+    for id in &given_up {
+        pair.server.release(*id);
+    }
+    for id in given_up {
+        assert!(send(&mut pair.client, id, b"more", false).is_ready());
+        pair.client.respond(id, true, |packer| packer.field(b"x-trailer", b"1")).unwrap();
+    }
+    pair.talk();
+    assert_eq!((pair.client.ended(), pair.server.ended()), (None, None));
+    let next = pair.ask(true);
+    pair.server.respond(next, true, |packer| packer.status(200)).unwrap();
+    pair.talk();
+    assert_eq!(status(&mut pair.client, next), Some((200, true)));
 }

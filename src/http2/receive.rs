@@ -23,7 +23,7 @@ const BEHIND_ITS_END: &str = "something comes behind its end";
 
 impl Connection {
     /// Whether a stream was never begun by whoever may begin it.
-    fn is_idle(&self, id: u32) -> bool {
+    pub(super) fn is_idle(&self, id: u32) -> bool {
         match (self.side, id % 2 == 1) {
             (Side::Server, true) => id > self.last,
             (Side::Client, true) => id >= self.next,

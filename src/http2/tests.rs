@@ -31,7 +31,7 @@ impl Pair {
         Self::with(TERMS)
     }
 
-    fn with(terms: Terms) -> Self {
+    pub(super) fn with(terms: Terms) -> Self {
         let (client, server) = (Connection::new(Side::Client, terms), Connection::new(Side::Server, terms));
         let mut pair = Self { client, server };
         pair.talk();
@@ -88,7 +88,7 @@ fn take(side: &mut Connection, id: u32) -> (Vec<u8>, bool) {
     }
 }
 
-fn status(side: &mut Connection, id: u32) -> Option<(u16, bool)> {
+pub(super) fn status(side: &mut Connection, id: u32) -> Option<(u16, bool)> {
     match side.poll_head(&mut cx(), id) {
         Poll::Ready(Ok((head, end))) => Some((head.status().unwrap(), end)),
         Poll::Ready(Err(broken)) => panic!("{broken:?}"),
