@@ -240,6 +240,11 @@ impl Connection {
         }
     }
 
+    /// Has something go out before all else that this side says; nothing was sent yet.
+    pub fn precede(&mut self, bytes: &[u8]) {
+        self.out.splice(..0, bytes.iter().copied());
+    }
+
     /// What is to be sent next.
     #[must_use]
     pub fn output(&self) -> &[u8] {

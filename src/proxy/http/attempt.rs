@@ -87,6 +87,11 @@ pub(super) struct Errand<'r> {
 }
 
 impl<'r> Errand<'r> {
+    /// The PROXY header that goes with the first bytes of a request, where it has not gone before a handshake.
+    pub(super) fn header_in_clear(&self, server: &Backend) -> &[u8] {
+        if server.tls.is_none() { &self.header } else { &[] }
+    }
+
     /// The next server to try: the one the client was with before, if it can be.
     fn pick(&self, tried: &Tried) -> Option<Picked<'r>> {
         pick(self.pool, self.before, self.key, tried)

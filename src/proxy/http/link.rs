@@ -84,7 +84,7 @@ impl Job<'_> {
             ServerEnd::Tls(stream) => *version != HttpVersion::Http1 && stream.alpn() == Some(b"h2"),
         };
         if is_http2 {
-            let mut connection = Http2Connection::begin(&desk, end, None);
+            let mut connection = Http2Connection::begin(&desk, end, errand.header_in_clear(server), None);
             if is_pooled {
                 let upstreams = &desk.requests.upstreams;
                 upstreams.gate(server, keep).http1.set(false);
@@ -100,8 +100,8 @@ impl Job<'_> {
     /// Hands a connection of HTTP/1 the head of the request.
     fn hand_over(&self, errand: &Errand<'_>, server: &Backend, mut connection: Box<Http1Server>) -> Server {
         let mut head = self.context.desk.requests.stash.buffer();
-        if server.tls.is_none() && connection.requests == 0 {
-            head.extend_from_slice(&errand.header);
+        if connection.requests == 0 {
+            head.extend_from_slice(errand.header_in_clear(server));
         }
         self.write_head(errand, server, &mut head);
         connection.begin(head, self.request.length);
@@ -157,7 +157,8 @@ impl Job<'_> {
             let connection = self.hand_over(errand, server, Box::new(Http1Server::new(made)));
             return Ok(Some(Link { connection, connecting }));
         }
-        let mut connection = Http2Connection::begin(&desk, made, making);
+        // Those that begin with a header are not shared.
+        let mut connection = Http2Connection::begin(&desk, made, &[], making);
         upstreams.put_shared(server, keep, connection.clone());
         if upgrades && !self.while_wanted(connection.will_take_connect()).await? {
             return Ok(None);

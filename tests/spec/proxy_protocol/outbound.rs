@@ -11,8 +11,10 @@ use tokio::sync::mpsc;
 use super::{ADDRESSES, ALPN, AUTHORITY, CRC32C, PROXY, Received, SSL, TCP4, TCP6, UNIQUE_ID, UNSPEC};
 use super::{LOCAL, received, tlv, tlvs, v2, with_checksum};
 use crate::stage::access::AccessLog;
+use crate::stage::http2::{Answered, BY_HTTP2, Message, Version, fronting, send_answer, serve_http2};
 use crate::stage::pki::{Pki, shake, welcome};
 use crate::stage::secure::secure_echo;
+use crate::stage::speaker::Speaker;
 use crate::stage::{ClosedPort, Instance, Server, balancing, hear, listening, reader, within};
 
 const V1: &str = "proxy_protocol = \"v1\"";
@@ -200,6 +202,59 @@ async fn checks_say_that_they_are_nobodys_and_end_in_good_order() {
     }
 }
 
+/// Reads a header of version 2 off a connection.
+async fn read_header(stream: &mut TcpStream) -> Vec<u8> {
+    let mut header = vec![0; 16];
+    stream.read_exact(&mut header).await.unwrap();
+    let length = usize::from(u16::from_be_bytes([header[14], header[15]]));
+    header.resize(16 + length, 0);
+    stream.read_exact(&mut header[16..]).await.unwrap();
+    header
+}
+
+#[tokio::test]
+async fn a_server_of_http2_is_told_of_each_client_before_all_else() {
+    let pki = Pki::new();
+    let mut config = pki.server(&pki.issue(&["127.0.0.1"]));
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let config = Arc::new(config);
+    for tls in [String::new(), format!("tls = {{ ca = {:?} }}", pki.root())] {
+        let (told, mut headers) = mpsc::channel(16);
+        let is_secure = !tls.is_empty();
+        let server = Server::start({
+            let config = Arc::clone(&config);
+            move |mut stream| {
+                let (told, config) = (told.clone(), Arc::clone(&config));
+                async move {
+                    told.send(read_header(&mut stream).await).await.unwrap();
+                    let script = |_request, mut respond| async move {
+                        send_answer(&mut respond, Answered::ok(Message::of("told")));
+                    };
+                    let builder = h2::server::Builder::new();
+                    match is_secure {
+                        true => serve_http2(welcome(config, stream).await.unwrap(), builder, script).await,
+                        false => serve_http2(stream, builder, script).await,
+                    }
+                }
+            }
+        })
+        .await;
+        let pool = format!("{V2}\n{tls}\n{BY_HTTP2}");
+        let instance = Instance::start(&fronting(&[server.address], "", &pool)).await;
+        for version in Version::each() {
+            for number in 1..=2 {
+                let stream = within("connect", TcpStream::connect(instance.address("web"))).await.unwrap();
+                let own = stream.local_addr().unwrap();
+                let mut client = Speaker::over(version, stream).await;
+                assert_eq!(client.ask("/").await.text(), "told", "{number}");
+                let header = within("the header", headers.recv()).await.unwrap();
+                assert_eq!(received(&header).source, own, "{number}");
+            }
+        }
+        assert_eq!(server.accepted(), 4, "no connection serves two clients");
+    }
+}
+
 /// A server that reads a header of version 2 off the connection, tells it, and shakes hands behind it; it speaks first.
 async fn behind_a_header(pki: &Pki) -> (Server, mpsc::Receiver<Vec<u8>>) {
     let (told, headers) = mpsc::channel(16);
@@ -207,11 +262,7 @@ async fn behind_a_header(pki: &Pki) -> (Server, mpsc::Receiver<Vec<u8>>) {
     let server = Server::start(move |mut stream| {
         let (told, config) = (told.clone(), Arc::clone(&config));
         async move {
-            let mut header = vec![0; 16];
-            stream.read_exact(&mut header).await.unwrap();
-            let length = usize::from(u16::from_be_bytes([header[14], header[15]]));
-            header.resize(16 + length, 0);
-            stream.read_exact(&mut header[16..]).await.unwrap();
+            let header = read_header(&mut stream).await;
             let Ok(mut stream) = welcome(config, stream).await else { return };
             told.send(header).await.unwrap();
             if stream.write_all(b"welcome").await.is_ok() {

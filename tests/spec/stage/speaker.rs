@@ -13,8 +13,9 @@ use h2::{RecvStream, SendStream};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri};
 
 use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
-use super::http::{Client as Http1, Message, Reading, Recorder, Seen, get};
+use super::http::{Client as Http1, Message, Reading, Recorder, Seen, Wire, get};
 use super::http2::{Answered, Client as Http2, Version, read_body, send_answer, serve_http2};
 use super::{Instance, Server, within};
 
@@ -48,11 +49,15 @@ impl Speaker {
 
     /// The same from an address of this machine's own.
     pub async fn from(version: Version, ip: [u8; 4], to: SocketAddr) -> Self {
-        let one = Http1::from(ip, to).await;
+        Self::over(version, Http1::from(ip, to).await.0.stream).await
+    }
+
+    /// The same over a connection there is.
+    pub async fn over(version: Version, stream: TcpStream) -> Self {
         match version {
-            Version::One => Self::One(one),
+            Version::One => Self::One(Http1(Wire::new(stream))),
             Version::Two => {
-                let client = Http2::over(one.0.stream, &h2::client::Builder::new()).await;
+                let client = Http2::over(stream, &h2::client::Builder::new()).await;
                 Self::Two(Streams { client, asked: VecDeque::new(), open: None })
             }
         }

@@ -90,8 +90,14 @@ impl Drop for Active {
 
 impl Http2Connection {
     /// Begins to speak on a connection that was made. A request may go out at once (RFC 9113 §3.4), and others once the
-    /// server has said how many it takes: who makes another connection waits for that as well, by `making`.
-    pub(in crate::proxy::http) fn begin(desk: &Rc<Desk>, end: ServerEnd, making: Option<Making>) -> Self {
+    /// server has said how many it takes: who makes another connection waits for that as well, by `making`. The `header` goes
+    /// before all else.
+    pub(in crate::proxy::http) fn begin(
+        desk: &Rc<Desk>,
+        end: ServerEnd,
+        header: &[u8],
+        making: Option<Making>,
+    ) -> Self {
         // Frames are small and many, and none may wait for the acknowledgement of the one before.
         end.socket().set_nodelay();
         let terms = Terms {
@@ -101,7 +107,9 @@ impl Http2Connection {
             connection_window: CONNECTION_WINDOW,
             given_up: u32::MAX,
         };
-        let core = Rc::new(RefCell::new(Connection::new(Side::Client, terms)));
+        let mut connection = Connection::new(Side::Client, terms);
+        connection.precede(header);
+        let core = Rc::new(RefCell::new(connection));
         let now = Instant::now();
         let facts = Rc::new(Facts {
             made: now,
