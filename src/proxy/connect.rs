@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
@@ -80,12 +81,17 @@ pub(super) async fn reach(
     if let Err(Unreached { reason, .. }) = &reached {
         server.state.metrics().connect_failed(desk.worker, *reason);
         if reasons::is_servers_fault(*reason) {
-            server.state.report_failure();
-            server.state.report(desk.worker, Outcome::Failure(Lapse::Ended(*reason)));
-            server.state.left_unconnected(started.elapsed());
+            blame(desk, server, *reason, started.elapsed());
         }
     }
     reached
+}
+
+/// Has everybody know that it was the server's fault that nobody could connect to it.
+pub(super) fn blame(desk: &Desk, server: &Server, reason: Reason, after: Duration) {
+    server.state.report_failure();
+    server.state.report(desk.worker, Outcome::Failure(Lapse::Ended(reason)));
+    server.state.left_unconnected(after);
 }
 
 /// Dials from the next local address, and from the others where that has no port left. Where there is no descriptor left,

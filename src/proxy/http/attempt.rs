@@ -381,6 +381,7 @@ impl Job<'_> {
         // A client that leaves, or does not take what it asked for, is not the server's fault.
         witness.report(match result {
             Err(Stop::Server(reason)) if !was_dismissed(reason) => Outcome::Failure(Lapse::Ended(reason)),
+            Err(Stop::Ours(reason)) if remains.stalled => Outcome::Failure(Lapse::Ended(reason)),
             Ok(()) | Err(Stop::Client(_) | Stop::Ours(_) | Stop::Server(_)) => outcome,
         });
         self.ended(errand, server, result, remains)
@@ -396,7 +397,8 @@ impl Job<'_> {
         reused: bool,
         remains: Remains,
     ) -> Attempted {
-        let Remains { server: connection, response, up, unseen, fault, copy, kept, untouched, lost, .. } = remains;
+        let Remains { server: connection, response, up, unseen, fault, copy, kept, untouched, lost, stalled, .. } =
+            remains;
         let is_body_whole = kept.is_all();
         (errand.copy, errand.kept) = (copy, kept);
         if let Some(fault) = fault {
@@ -404,6 +406,10 @@ impl Job<'_> {
         }
         self.record.moved(up, 0);
         self.context.desk.requests.stash.return_response(response);
+        if stalled {
+            witness.report(Outcome::Failure(Lapse::Ended(stop.reason())));
+            self.record.left_unanswered();
+        }
         match stop {
             Stop::Server(reason) => {
                 // It had waited, and its server closed it before it saw the request.

@@ -104,6 +104,11 @@ impl Due {
         Self(length.known())
     }
 
+    /// Whether something is known to be missing.
+    pub(super) fn is_owed(self) -> bool {
+        self.0.is_some_and(|left| left > 0)
+    }
+
     /// So many bytes go out now; with `last`, nothing follows them.
     ///
     /// # Errors

@@ -49,6 +49,9 @@ pub(super) const SHORT: Duration = BEAT;
 pub(super) struct Bounds {
     /// When the whole of it has to be over, if it has to.
     pub(super) expires: Option<Instant>,
+    /// How long a server has to have kept it waiting by then to be blamed. Who gets it when most of its time is gone is not;
+    /// nor is anybody where it is the caller who has no more time.
+    pub(super) blamed_after: Duration,
     /// Without a byte of the request's body, before the response has begun.
     pub(super) body_idle: Duration,
     /// Bytes a second of the request's body.
@@ -101,6 +104,7 @@ pub(super) struct Remains {
     pub(super) unseen: bool,
     pub(super) fault: Option<Deed>,
     pub(super) moved: Instant,
+    pub(super) stalled: bool,
     pub(super) kept: Kept,
     /// Whether no byte of a response came, be it of an informational one, and whether the connection ended so.
     pub(super) untouched: bool,
@@ -149,6 +153,8 @@ pub(super) struct Exchange<'a, 'c> {
     /// Whether the head of the response could be taken back for as long as it goes alone, and whether it was.
     may_unsend: bool,
     unsent: bool,
+    /// Whether it came to nothing more since the server kept all others waiting.
+    stalled: bool,
     /// Whether the server takes no more of the request.
     refused: bool,
     /// Whether the request was read to its end.
@@ -203,6 +209,7 @@ impl<'a, 'c> Exchange<'a, 'c> {
             fault: None,
             may_unsend: false,
             unsent: false,
+            stalled: false,
             refused: false,
             uploaded,
             informed: 0,
@@ -218,8 +225,8 @@ impl<'a, 'c> Exchange<'a, 'c> {
     /// It is over, whichever way: what is left of it.
     pub(super) fn into_remains(self) -> Remains {
         let untouched = self.informed == 0 && self.response.is_blank();
-        let Self { server, response, copy, kept, up, down, unseen, lost, fault, moved, unsent, .. } = self;
-        Remains { server, response, copy, kept, up, down, unseen, lost, fault, moved, unsent, untouched }
+        let Self { server, response, copy, kept, up, down, unseen, lost, fault, moved, stalled, unsent, .. } = self;
+        Remains { server, response, copy, kept, up, down, unseen, lost, fault, moved, stalled, unsent, untouched }
     }
 
     /// What was read of the request's body for a server before goes first. With `repeats`, the body may be sent again after this
@@ -302,10 +309,12 @@ impl<'a, 'c> Exchange<'a, 'c> {
             if matches!(stop, Stop::Server(_)) {
                 self.poll_late(cx, timer, meter);
             }
+            let is_servers_turn = matches!(stop, Stop::Server(_));
             let stop = ready!(self.poll_deadlines(cx, timer, deadline, stop));
             if stop == Stop::Client(Reason::BodyTimeout) {
                 self.fault = Some(Deed::Wrong(self.deadline_of_body().1));
             }
+            self.stalled = is_servers_turn && self.is_blamed(stop);
             return Poll::Ready(Arrived::Stopped(stop));
         }
     }
@@ -332,7 +341,20 @@ impl<'a, 'c> Exchange<'a, 'c> {
             return Poll::Ready(Err(Stop::Client(gone)));
         }
         let deadline = self.moved + self.bounds.idle;
-        self.poll_deadlines(cx, timer, deadline, Stop::Ours(Reason::IdleTimeout)).map(Err)
+        let stop = ready!(self.poll_deadlines(cx, timer, deadline, Stop::Ours(Reason::IdleTimeout)));
+        // A body whose length nobody knows may have nothing to say for long; and what is in the pipe is for the client to take.
+        let is_servers_turn = self.due.is_owed() && conduit.is_none() && !self.client.is_blocked();
+        self.stalled = is_servers_turn && (self.uploaded || self.refused) && self.is_blamed(stop);
+        Poll::Ready(Err(stop))
+    }
+
+    /// Whether a server whose turn it is is to blame for this end.
+    fn is_blamed(&self, stop: Stop) -> bool {
+        match stop {
+            Stop::Ours(Reason::RequestTimeout) => self.moved.elapsed() >= self.bounds.blamed_after,
+            Stop::Ours(reason) => reason == Reason::IdleTimeout,
+            Stop::Client(_) | Stop::Server(_) => false,
+        }
     }
 
     /// Notices that the client has left. To have the system watch a connection costs more than a short exchange with a client

@@ -17,7 +17,7 @@ use crate::ending::Reason;
 use crate::message::head::Known;
 use crate::message::version::Version;
 use crate::net::dial::First;
-use crate::proxy::connect::{Unreached, reach};
+use crate::proxy::connect::{Unreached, blame, reach};
 use crate::proxy::ends::ServerEnd;
 
 /// A connection that was handed the head of a request.
@@ -194,13 +194,20 @@ impl Job<'_> {
             .filter(|_| as_http1)
             .map(|tls| Backend { tls: Some(tls.offering(&[b"http/1.1"])), ..server.clone() });
         let server = as_http1.as_ref().unwrap_or(server);
+        let started = Instant::now();
         let reaching = Box::pin(reach(&desk, &errand.pool.pool, server, First::Us, &errand.header));
         let reached = match errand.bounds.expires {
             None => self.while_wanted(reaching).await?,
-            Some(expires) => {
-                let in_time = self.while_wanted(timeout_at(expires, reaching)).await?;
-                in_time.unwrap_or_else(|_| Err(Reason::RequestTimeout.into()))
-            }
+            Some(expires) => match self.while_wanted(timeout_at(expires, reaching)).await? {
+                Ok(reached) => reached,
+                Err(_elapsed) => {
+                    let reason = Reason::RequestTimeout;
+                    if started.elapsed() >= errand.bounds.blamed_after {
+                        blame(&desk, server, reason, started.elapsed());
+                    }
+                    Err(reason.into())
+                }
+            },
         };
         reached.map_err(|Unreached { reason, words }| {
             if let Some(words) = words {

@@ -175,9 +175,16 @@ impl Job<'_> {
         let timeouts = &self.http.settings.timeouts;
         let limits = &self.http.settings.limits;
         let whole = [timeouts.request, route.route.timeout].into_iter().filter(|limit| !limit.is_zero()).min();
-        let deadline = grpc::deadline(self.request, self.started);
+        let callers = grpc::deadline(self.request, self.started);
+        let (expires, blamed_after) = match whole {
+            Some(limit) if callers.is_none_or(|deadline| self.started + limit <= deadline) => {
+                (Some(self.started + limit), limit / 2)
+            }
+            Some(_) | None => (callers, Duration::MAX),
+        };
         Bounds {
-            expires: whole.map(|limit| self.started + limit).into_iter().chain(deadline).min(),
+            expires,
+            blamed_after,
             body_idle: timeouts.body_idle,
             min_rate: limits.min_rate,
             body_bytes: limits.body_bytes,

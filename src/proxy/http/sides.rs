@@ -187,6 +187,15 @@ impl Client<'_> {
         }
     }
 
+    /// Whether it has not taken all that was sent.
+    pub(super) fn is_blocked(&self) -> bool {
+        match self {
+            Self::Http1(client) => !client.outbound.is_empty(),
+            Self::Http2(client) => !client.stream.is_empty(),
+            Self::Nobody(_) => false,
+        }
+    }
+
     /// Sends a piece of the response's body.
     pub(super) fn send(&mut self, cx: &mut Context<'_>, piece: Outgoing<'_>) -> Result<(), Broken> {
         match self {
