@@ -119,9 +119,10 @@ impl Job<'_> {
         }
         let failures = gate.failures();
         let upgrades = self.request.upgrade().is_some();
-        let making = self.while_wanted(gate.enter()).await?;
+        let by = self.link_by(errand);
+        let making = self.by(by, gate.enter()).await?;
         if let Some(mut connection) = upstreams.take_shared(server, keep, Instant::now()) {
-            if upgrades && !self.while_wanted(connection.will_take_connect()).await? {
+            if upgrades && !self.by(by, connection.will_take_connect()).await? {
                 return Ok(None);
             }
             let connection = self.send_http2(errand, server, &mut connection).map_err(Stop::Server)?;
@@ -160,11 +161,25 @@ impl Job<'_> {
         // Those that begin with a header are not shared.
         let mut connection = Http2Connection::begin(&desk, made, &[], making);
         upstreams.put_shared(server, keep, connection.clone());
-        if upgrades && !self.while_wanted(connection.will_take_connect()).await? {
+        if upgrades && !self.by(self.link_by(errand), connection.will_take_connect()).await? {
             return Ok(None);
         }
         let connection = self.send_http2(errand, server, &mut connection).map_err(Stop::Server)?;
         Ok(Some(Link { connection, connecting }))
+    }
+
+    /// Until when there has to be a connection, and what it is called if there is none.
+    fn link_by(&self, errand: &Errand<'_>) -> (Instant, Reason) {
+        let limit = Instant::now() + errand.pool.pool.connect_timeout();
+        match errand.bounds.expires {
+            Some(expires) if expires <= limit => (expires, Reason::RequestTimeout),
+            Some(_) | None => (limit, Reason::ConnectTimeout),
+        }
+    }
+
+    /// Waits for something until then at most.
+    async fn by<T>(&mut self, (by, reason): (Instant, Reason), something: impl Future<Output = T>) -> Result<T, Stop> {
+        self.while_wanted(timeout_at(by, something)).await?.map_err(|_elapsed| Stop::Server(reason))
     }
 
     /// Hands a connection of HTTP/2 the head of the request.

@@ -298,6 +298,24 @@ async fn a_server_that_allows_no_request_is_a_bad_server() {
 }
 
 #[tokio::test]
+async fn a_request_waits_no_longer_than_it_may_for_a_connection_that_another_makes() {
+    // It says nothing, so that nobody knows how many requests it takes.
+    let server = Server::start(|mut stream| async move {
+        let _all = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+    })
+    .await;
+    let routes = "routes = [{ path = \"/quick\", pool = \"web\", timeout = \"200ms\" }]";
+    let instance = Instance::start(&fronting(&[server.address], routes, BY_HTTP2)).await;
+    let client = Client::connect(instance.address("web")).await;
+    let patient = asking(&client, Asked::get("/patient"));
+    eventually("a connection", || server.accepted() == 1).await;
+    let told = client.ask(Asked::get("/quick")).await.unwrap();
+    assert_eq!((told.status, told.message.field("x-portreeve-reason")), (504, "request_timeout"));
+    assert_eq!(server.accepted(), 1, "it had not come to make one of its own");
+    patient.abort();
+}
+
+#[tokio::test]
 async fn the_log_says_how_a_server_gave_a_request_up() {
     for (kind, payload, words) in [
         (RST_STREAM, vec![0, 0, 0, 2], "it reset the stream: INTERNAL_ERROR (2)"),
