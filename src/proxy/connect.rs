@@ -111,7 +111,8 @@ async fn dial_from_any(desk: &Desk, pool: &Pool, server: &Server, first: First) 
 }
 
 /// Picks a server and connects to it, having waited for one if all are full; if that fails, picks another, as often as the
-/// pool allows. What the client has sent is sent to none before it is connected, so nothing has to be replayed.
+/// pool allows. What the client has sent is sent to none before it is connected, so nothing has to be replayed. Says as well when
+/// the server was picked.
 pub(super) async fn connect(
     record: &mut Record,
     snapshot: &Arc<Snapshot>,
@@ -119,7 +120,7 @@ pub(super) async fn connect(
     client: &Arrived,
     first: First,
     header: &[u8],
-) -> Result<ServerEnd, Reason> {
+) -> Result<(ServerEnd, Instant), Reason> {
     let desk = Rc::clone(&record.desk);
     let place = snapshot.place_of(pool.pool.name()).ok_or(Reason::NoServer)?;
     let mut turn = Turn::new(&desk, snapshot, place);
@@ -149,7 +150,7 @@ pub(super) async fn connect(
         match reach(&desk, pool, server, first, header).await {
             Ok(end) => {
                 record.connected(lease, started.elapsed());
-                return Ok(end);
+                return Ok((end, started));
             }
             Err(Unreached { reason, words }) => {
                 failure = Some(reason);

@@ -227,12 +227,12 @@ async fn set_up(
         () = live.recall.due() => return Err(live.recalled_for().unwrap_or(Reason::Internal)),
     };
     if let Some(state) = record.server() {
-        live.set_server(state);
+        live.set_server(state, found.picked, &record.desk.dismissals);
     }
     let ListenerTimeouts { handshake: _, idle, half_close, max_age: _ } = listener.timeouts;
     let expires = listener.retires(record.accepted());
     let half_close = half_close.min(idle);
-    let Found { client, server, early, outlier, timed } = found;
+    let Found { client, server, picked: _, early, outlier, timed } = found;
     let server_speaks_first = outlier.is_some_and(|outlier| outlier.server_speaks_first);
     let first_byte = match outlier.map(|outlier| outlier.first_byte).filter(|time| !time.is_zero()) {
         None => FirstByte::Settled,
@@ -248,6 +248,8 @@ async fn set_up(
 struct Found {
     client: ClientEnd,
     server: ServerEnd,
+    /// When that was picked.
+    picked: Instant,
     early: Early,
     outlier: Option<Outlier>,
     /// Whether its pool goes by how long it takes.
@@ -273,7 +275,7 @@ async fn find_server(
     let header = pool.announce.map(|version| header(record, version, &arrived)).unwrap_or_default();
     let goes_on_at_once = !arrived.early.is_empty() && !arrived.screened;
     let first = if goes_on_at_once { First::Us } else { First::PerhapsServer };
-    let mut server = connect(record, snapshot, pool, &arrived, first, &header).await?;
+    let (mut server, picked) = connect(record, snapshot, pool, &arrived, first, &header).await?;
     if arrived.screened {
         let until = Instant::now() + listener.timeouts.idle;
         Box::pin(no_longer_than(until, screen(record, &mut arrived, &mut server))).await?;
@@ -288,7 +290,7 @@ async fn find_server(
         ServerEnd::Plain(_) | ServerEnd::Tls(_) => Early { bytes: early, ours: 0 },
     };
     let timed = pool.pool.policy().is_timed();
-    Ok(Found { client: end, server, early, outlier: pool.outlier, timed })
+    Ok(Found { client: end, server, picked, early, outlier: pool.outlier, timed })
 }
 
 /// Waits until a client that must not send a PROXY header has sent something else, or the server has spoken first, so that

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use slab::Slab;
 use tokio::time::Instant;
 
-use super::Desk;
 use super::connection::Entrance;
+use super::{Desk, Dismissals};
 use crate::backend::State;
 use crate::ending::Reason;
 use crate::metrics::ListenerMetrics;
@@ -42,10 +42,14 @@ pub enum Target {
 }
 
 impl Live {
-    /// It was given to this server.
-    pub fn set_server(&self, server: &Arc<State>) {
+    /// It was given to this server, which was chosen for it, or asked, at `sent`. That may be over by now: who was dismissed
+    /// meanwhile did not find this connection among those that it had.
+    pub fn set_server(&self, server: &Arc<State>, sent: Instant, dismissals: &Dismissals) {
         // A connection is given to one server in its life; a second call would change nothing.
         let _first = self.server.set(Arc::clone(server));
+        if let Some((by, reason)) = dismissals.due(server, sent) {
+            self.call_back(by, reason);
+        }
     }
 
     /// Why it was called back, if it was.

@@ -4,14 +4,16 @@ mod checks;
 mod endings;
 mod trust;
 
+use std::sync::Arc;
+
 use portreeve::ending::Reason;
 use rustls::ServerConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
-use crate::stage::pki::{Pair, Pki, provider, shake};
+use crate::stage::pki::{Pair, Pki, provider, shake, welcome};
 use crate::stage::secure::secure_echo;
-use crate::stage::{Instance, Server, balancing, eventually, hear, listening, within};
+use crate::stage::{Instance, Server, balancing, eventually, hear, list, listening, within};
 
 /// The `tls` of a pool whose servers a root vouches for, with more in it.
 fn tls(pki: &Pki, more: &str) -> String {
@@ -144,4 +146,38 @@ async fn checked(instance: &Instance, server: std::net::SocketAddr, result: &str
     let label = format!(",result=\"{result}\"");
     eventually(&format!("{count} checks {result}"), || instance.of_server("checks_total", server, &label) == count)
         .await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_dismissed_amid_a_handshake_is_rid_of_the_connection_too() {
+    let pki = Pki::new();
+    let (arrived, mut arrivals) = mpsc::channel(1);
+    let go = Arc::new(Semaphore::new(0));
+    let config = Arc::new(pki.server(&pki.issue(&["127.0.0.1"])));
+    let server = Server::start({
+        let go = Arc::clone(&go);
+        move |stream| {
+            let (arrived, go, config) = (arrived.clone(), Arc::clone(&go), Arc::clone(&config));
+            async move {
+                arrived.send(()).await.unwrap();
+                go.acquire().await.unwrap().forget();
+                if let Ok(stream) = welcome(config, stream).await {
+                    secure_echo(stream).await;
+                }
+            }
+        }
+    })
+    .await;
+    let text = |state: &str| {
+        let text = balancing(&[server.address], &format!("{}\ncheck = \"none\"\non_down = \"drain\"", tls(&pki, "")));
+        let servers = format!("[{{ address = \"{}\", state = \"{state}\" }}]", server.address);
+        format!("drain_timeout = \"500ms\"\n{}", text.replace(&list(&[server.address]), &servers))
+    };
+    let instance = Instance::start(&text("ready")).await;
+    let client = instance.connect().await;
+    within("the connection", arrivals.recv()).await.unwrap();
+    instance.running.reload_text(&text("maintenance")).await.unwrap();
+    go.add_permits(1);
+    instance.ended(Reason::Drained, 1).await;
+    drop(client);
 }

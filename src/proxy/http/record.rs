@@ -235,6 +235,11 @@ impl RequestRecord {
         self.lease.as_ref().map(Lease::server)
     }
 
+    /// When it was sent to that; if it was not, that is now.
+    pub(super) fn sent(&self) -> Instant {
+        self.sent.unwrap_or_else(Instant::now)
+    }
+
     /// The server's response has begun; returns the present.
     pub(super) fn responded(&mut self, status: u16) -> Instant {
         let now = Instant::now();

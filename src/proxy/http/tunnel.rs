@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use rustix::io::Errno;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::body::Piece;
 use super::client::Http1Client;
@@ -127,19 +127,19 @@ async fn between(
     record: &mut RequestRecord,
 ) -> (Reason, bool) {
     let state = record.server().cloned();
+    let (context, sent) = (Rc::clone(&record.context), record.sent());
+    let desk = &context.desk;
     if let (Some(state), Some(live)) = (&state, live) {
-        live.set_server(state);
+        live.set_server(state, sent, &desk.dismissals);
     }
     // One that shares its connection with others is called back alone.
     let (own, mut dismissed) = (Recall::default(), None);
     let recall = live.map_or(&own, |live| &live.recall);
-    let (context, began) = (Rc::clone(&record.context), Instant::now());
-    let desk = &context.desk;
     let meter = Both::new(desk.worker, Some(&context.entrance.metrics), state.as_ref());
     let mut relaying = pin!(relay(client, server, early, limits, &desk.scratch, recall, &meter));
     let report: Report = poll_fn(|cx| {
         if let (Some(state), None, None) = (&state, live, dismissed)
-            && let Some((by, reason)) = desk.dismissals.due(state, began)
+            && let Some((by, reason)) = desk.dismissals.due(state, sent)
         {
             dismissed = Some(reason);
             own.set(by);

@@ -10,7 +10,8 @@ use tokio::sync::mpsc;
 
 use crate::stage::access::AccessLog;
 use crate::stage::frames::{DATA, END_HEADERS, END_STREAM, Frames, HEADERS, Verdict, block};
-use crate::stage::http2::{Asked, Client, fronting, read_body, read_response};
+use crate::stage::http::{Client as Http1, Stand, serving};
+use crate::stage::http2::{Asked, Client, Version as HttpVersion, fronting, read_body, read_response};
 use crate::stage::{Instance, Server, list, within};
 
 /// An extended CONNECT.
@@ -154,6 +155,46 @@ async fn a_tunnel_to_a_server_that_goes_ends_as_its_pool_says_and_its_connection
         let (mut up, mut down) = tunnel().await;
         up.send_data("still there".into(), true).unwrap();
         assert_eq!(read(&mut down, 11).await, b"still there");
+    }
+}
+
+#[tokio::test]
+async fn a_tunnel_that_is_granted_after_its_server_was_dismissed_ends_as_those_before_it() {
+    for version in HttpVersion::each() {
+        let (stand, log) = (Stand::new().await, AccessLog::new());
+        let text = |state: &str| {
+            let text = serving(&[stand.address], "", "on_down = \"drain\"");
+            let servers = format!("[{{ address = \"{}\", state = \"{state}\" }}]", stand.address);
+            log.of(&format!("drain_timeout = \"500ms\"\n{}", text.replace(&list(&[stand.address]), &servers)))
+        };
+        let instance = Instance::start(&text("ready")).await;
+        let ask = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+        let (mut one, mut two) = (None, None);
+        match version {
+            HttpVersion::One => {
+                let mut client = Http1::of(&instance).await;
+                client.get("/chat", ask).await;
+                one = Some(client);
+            }
+            HttpVersion::Two => {
+                let client = Client::connect(instance.address("web")).await;
+                two = Some((client.begin(connect("websocket"), false).await, client));
+            }
+        }
+        let (mut server, request) = stand.asked().await;
+        instance.running.reload_text(&text("maintenance")).await.unwrap();
+        let accept = accept(request.field("sec-websocket-key"));
+        server
+            .send(format!(
+                "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                 Sec-WebSocket-Accept: {accept}\r\n\r\nwelcome"
+            ))
+            .await;
+        // Neither side ends it.
+        let line = log.line(1).await;
+        assert_eq!(line["reason"], "drained", "{line}");
+        drop((one, two, server));
     }
 }
 
