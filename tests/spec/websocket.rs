@@ -4,6 +4,8 @@ use portreeve::ending::{Class, Reason};
 
 use crate::stage::access::AccessLog;
 use crate::stage::http::{Client, Recorder, Stand, Wire, next_request, ok, serving};
+use crate::stage::http2::Version;
+use crate::stage::speaker::Speaker;
 use crate::stage::{Instance, eventually};
 
 const ASK: &str = "Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
@@ -53,6 +55,24 @@ async fn an_upgrade_is_asked_for_granted_and_then_bytes_are_relayed() {
     assert_eq!(instance.upstream(stand.address), (1, 0), "such a connection is never used again");
     let good = instance.of_server("outcomes_total", stand.address, ",result=\"ok\"");
     assert_eq!(good, 1.0, "the server has answered well");
+}
+
+#[tokio::test]
+async fn a_tunnel_is_one_of_its_routes_requests_in_flight_until_it_is_over() {
+    let stand = Stand::new().await;
+    let routes = "routes = [{ path = \"/chat\", pool = \"web\", max_in_flight = 1 }]";
+    let (instance, mut client) = in_front_of(&stand, routes).await;
+    let server = upgraded(&stand, &mut client).await;
+    for version in Version::each() {
+        let refused = Speaker::of(version, &instance).await.ask("/chat").await;
+        assert_eq!((refused.status(), refused.field("x-portreeve-reason")), (503, "refused_limit"));
+    }
+    drop(server);
+    client.ends().await;
+    drop(client);
+    instance.ended(Reason::ServerClosed, 1).await;
+    let mut client = Client::of(&instance).await;
+    upgraded(&stand, &mut client).await;
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ mod forward;
 mod grpc;
 mod head;
 mod http2;
+mod in_flight;
 mod kept;
 mod link;
 mod places;
@@ -44,22 +45,22 @@ use super::ends::ClientEnd;
 use super::intake::Arrived;
 use super::live::Entry;
 use super::record::{Record, Spoken};
-use crate::config::model::ListenerTimeouts;
 use crate::ending::Reason;
 use crate::http2::PREFACE;
 use crate::message::line::Fault;
 use crate::message::request::{Parsed, Request};
 use crate::net::address::Endpoint;
 use crate::net::stream::Read;
-use crate::relay::{FirstByte, Limits, Wire};
+use crate::relay::Wire;
 use crate::snapshot::{Front, HttpInEffect, Listener, Snapshot};
 use client::Http1Client;
 use exchange::of_client_broken;
 use http2::Served;
 use record::{Context, RequestRecord};
-use request::{Finish, Job, Upgraded};
+use request::{Finish, Job};
 use sides::Client;
 use timer::Timer;
+use tunnel::Tunnel;
 
 pub(super) use buffers::Stash;
 pub(super) use http2::Runners;
@@ -93,7 +94,6 @@ async fn soon<T>(work: impl Future<Output = T>) -> Option<T> {
 }
 
 /// What becomes of a connection after a request.
-#[derive(Debug)]
 enum After {
     /// It may have the next one.
     Keep,
@@ -101,8 +101,8 @@ enum After {
     Close(Reason),
     /// It is closed with a reset, so that nobody takes what was sent for the whole.
     Abort(Reason),
-    /// It became a tunnel, which is over for this reason; whether to close it in good order.
-    Tunnelled(Reason, bool),
+    /// It becomes a tunnel, which holds nothing of the snapshot: it may outlive many.
+    Upgraded(Box<Tunnel>),
     /// It is one of HTTP/2, which began with these bytes.
     Http2(Vec<u8>),
 }
@@ -247,7 +247,9 @@ impl Connection {
                     this.client.end.set_abandoned(true);
                     Over::For(reason)
                 }
-                After::Tunnelled(reason, clean) => {
+                After::Upgraded(tunnel) => {
+                    let Self { client, live, .. } = &mut *this;
+                    let (reason, clean) = seldom(tunnel::of_http1(client, *tunnel, live)).await;
                     this.client.end.set_abandoned(!clean);
                     Over::For(reason)
                 }
@@ -435,7 +437,8 @@ impl Connection {
             match finish {
                 Finish::Upgraded(upgraded) => {
                     let Job { record, .. } = job;
-                    return seldom(self.tunnel(*upgraded, record, listener)).await;
+                    let limits = tunnel::limits(listener, client.retires);
+                    return After::Upgraded(Box::new(Tunnel { upgraded, record, limits }));
                 }
                 // Whoever has its answer finds it counted: the record ends here.
                 Finish::Delivered(reason) => Ok(reason),
@@ -457,19 +460,6 @@ impl Connection {
             },
             Err(reason) => After::Abort(reason),
         }
-    }
-
-    /// Passes on what both sides say once the protocol has changed.
-    async fn tunnel(&mut self, upgraded: Upgraded, record: RequestRecord, listener: &Listener) -> After {
-        let ListenerTimeouts { handshake: _, idle, half_close, max_age: _ } = listener.timeouts;
-        let limits = Limits {
-            idle,
-            half_close: half_close.min(idle),
-            expires: self.client.retires,
-            first_byte: FirstByte::Settled,
-        };
-        let (reason, clean) = tunnel::of_http1(&mut self.client, upgraded, record, limits, &self.live).await;
-        After::Tunnelled(reason, clean)
     }
 
     /// Waits until the client has taken the response.

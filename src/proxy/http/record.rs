@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::grpc;
+use super::in_flight::InFlight;
 use crate::backend::{Lease, State};
 use crate::ending::{Class, Reason, TlsVersion};
 use crate::logging::{Line, RequestLine};
@@ -75,6 +76,8 @@ pub(super) struct RequestRecord {
     pub(super) client: ClientAddr,
     pool: Option<Name>,
     lease: Option<Lease>,
+    /// Its place among the requests of its route, if those are counted.
+    pub(super) in_flight: Option<InFlight>,
     connecting: Option<Duration>,
     /// When the request began to be sent, and how long the first byte of the response took then.
     sent: Option<Instant>,
@@ -121,6 +124,7 @@ impl RequestRecord {
             protocol: request.version.label(),
             pool: None,
             lease: None,
+            in_flight: None,
             connecting: None,
             sent: None,
             first_byte: None,

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::answer::{self, Own};
 use super::exchange::Bounds;
 use super::grpc;
+use super::in_flight::{Full, InFlight};
 use super::record::{Context, RequestRecord};
 use super::seldom;
 use super::sides::{Client, Server};
@@ -22,7 +23,6 @@ use crate::message::line::{LONGEST_HEAD, Limits};
 use crate::message::request::Request;
 use crate::message::response::Response;
 use crate::message::target::normal_path;
-use crate::metrics::Gauge;
 use crate::relay::Recall;
 use crate::route::http::Asked;
 use crate::snapshot::{HttpInEffect, Listener, RouteInEffect, Snapshot};
@@ -66,30 +66,6 @@ pub(super) struct Upgraded {
     pub(super) accept: Option<String>,
     /// A cookie of ours.
     pub(super) set_cookie: Option<Box<str>>,
-}
-
-/// One request counted as its route's, until it is dropped.
-struct InFlight<'r>(&'r Gauge);
-
-impl<'r> InFlight<'r> {
-    /// Counts one more, unless the route has all that it may have. Where it may have any number nobody counts: all workers would
-    /// write to one place with each request.
-    fn enter(route: &'r RouteInEffect) -> Result<Option<Self>, Full> {
-        match route.route.max_in_flight {
-            u32::MAX => Ok(None),
-            most if route.in_flight.enter(most) => Ok(Some(Self(&route.in_flight))),
-            _ => Err(Full),
-        }
-    }
-}
-
-/// A route has as many requests as it may have.
-struct Full;
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.leave();
-    }
 }
 
 impl crate::route::http::Fields for Fields {
@@ -137,10 +113,11 @@ impl Job<'_> {
         {
             return self.answer_ending(Reason::BodyTooLarge, &[]);
         }
-        let _in_flight = match InFlight::enter(route) {
-            Ok(in_flight) => in_flight,
+        match InFlight::enter(route) {
+            // It is in flight for as long as its record lasts, be it as a tunnel.
+            Ok(in_flight) => self.record.in_flight = in_flight,
             Err(Full) => return self.answer_ending(Reason::RefusedLimit, &[("Retry-After", b"1")]),
-        };
+        }
         match &route.route.action {
             Action::Redirect { status, location } => self.redirect(route, *status, location, trusted),
             Action::Respond { status, body, content_type } => {

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use rustix::io::Errno;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::body::Piece;
 use super::client::Http1Client;
@@ -17,6 +17,7 @@ use super::http2::{Client2 as Http2Client, Http2Stream, Tunnelled};
 use super::record::RequestRecord;
 use super::request::{PATIENCE, Upgraded};
 use super::sides::{Server, status_line};
+use crate::config::model::ListenerTimeouts;
 use crate::config::model::http::HeaderRules;
 use crate::ending::Reason;
 use crate::http2::Code;
@@ -25,17 +26,26 @@ use crate::net::stream::Stream;
 use crate::proxy::live::Live;
 use crate::proxy::reasons;
 use crate::proxy::record::Both;
-use crate::relay::{Broken, Direction, Early, Limits, Meter, Read, Recall, Report, Then, Wire, relay};
+use crate::relay::{Broken, Direction, Early, FirstByte, Limits, Meter, Read, Recall, Report, Then, Wire, relay};
+use crate::snapshot::Listener;
+
+/// What a request has become. It holds nothing of the snapshot.
+pub(super) struct Tunnel {
+    pub(super) upgraded: Box<Upgraded>,
+    pub(super) record: RequestRecord,
+    pub(super) limits: Limits,
+}
+
+/// What one may take that came by this listener.
+pub(super) fn limits(listener: &Listener, expires: Option<Instant>) -> Limits {
+    let ListenerTimeouts { handshake: _, idle, half_close, max_age: _ } = listener.timeouts;
+    Limits { idle, half_close: half_close.min(idle), expires, first_byte: FirstByte::Settled }
+}
 
 /// Tells a client of HTTP/1 that the protocol changes, and relays. Returns why it ended, and whether in good order.
-pub(super) async fn of_http1(
-    client: &mut Http1Client,
-    upgraded: Upgraded,
-    mut record: RequestRecord,
-    limits: Limits,
-    live: &Live,
-) -> (Reason, bool) {
-    let Upgraded { mut server, response, accept, set_cookie } = upgraded;
+pub(super) async fn of_http1(client: &mut Http1Client, tunnel: Tunnel, live: &Live) -> (Reason, bool) {
+    let Tunnel { upgraded, mut record, limits } = tunnel;
+    let Upgraded { mut server, response, accept, set_cookie } = *upgraded;
     let head = client.outbound.writer();
     status_line(101, if response.status == 101 { response.reason() } else { b"" }, head);
     forward::response_fields(&response, &HeaderRules::default(), head);
@@ -154,14 +164,10 @@ async fn between(
 }
 
 /// Tells a client of HTTP/2 that its extended CONNECT is granted (RFC 8441 §5), and relays. Its connection ends it when that
-/// is called back. Returns why it ended.
-pub(super) async fn of_http2(
-    client: &mut Http2Client,
-    upgraded: Upgraded,
-    record: &mut RequestRecord,
-    limits: Limits,
-) -> Reason {
-    let Upgraded { mut server, response, accept: _, set_cookie } = upgraded;
+/// is called back. Returns why it ended, and what there is to be said of it.
+pub(super) async fn of_http2(client: &mut Http2Client, tunnel: Tunnel) -> (Reason, RequestRecord) {
+    let Tunnel { upgraded, mut record, limits } = tunnel;
+    let Upgraded { mut server, response, accept: _, set_cookie } = *upgraded;
     client.open_tunnel(&response, set_cookie.as_deref());
     record.told(200);
     record.context.desk.requests.stash.return_response(response);
@@ -175,14 +181,14 @@ pub(super) async fn of_http2(
         give_up(server);
         stream.abandon();
         record.close(Reason::ClientReset);
-        return Reason::ClientReset;
+        return (Reason::ClientReset, record);
     }
-    count_said(record, early.len());
-    let (reason, clean) = run(&mut stream, server, Early::default(), limits, None, record).await;
+    count_said(&mut record, early.len());
+    let (reason, clean) = run(&mut stream, server, Early::default(), limits, None, &mut record).await;
     if !clean {
         stream.abandon();
     }
-    reason
+    (reason, record)
 }
 
 /// A stream of HTTP/2 whose bytes are those of another protocol.

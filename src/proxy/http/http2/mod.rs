@@ -22,15 +22,15 @@ use super::record::{Context, RequestRecord};
 use super::request::{Finish, Job, PATIENCE};
 use super::sides::Client;
 use super::timer::Timer;
+use super::tunnel::Tunnel;
 use super::{Terms, answer, tunnel};
-use crate::config::model::ListenerTimeouts;
 use crate::config::model::http::HttpLimits;
 use crate::ending::Reason;
 use crate::http2::{self, Broken, Code, Connection, Ended, Side};
 use crate::message::grpc;
 use crate::proxy::ends::ClientEnd;
 use crate::proxy::live::Entry;
-use crate::relay::{self, FirstByte, Limits};
+use crate::relay;
 use crate::snapshot::HttpInEffect;
 use client::Http2Client;
 use driver::{Driver, Lost, Over};
@@ -345,13 +345,15 @@ async fn handle(shared: &Rc<Shared>, mut client: Http2Client, timer: &mut Option
             Some(_) | None => client.reset(code_of(reason)),
         },
         Finish::Upgraded(upgraded) => {
-            let ListenerTimeouts { handshake: _, idle, half_close, max_age: _ } = listener.timeouts;
-            let limits =
-                Limits { idle, half_close: half_close.min(idle), expires: None, first_byte: FirstByte::Settled };
-            let reason = Box::pin(tunnel::of_http2(&mut client, *upgraded, &mut record, limits)).await;
+            let tunnel = Tunnel { upgraded, record, limits: tunnel::limits(listener, None) };
+            desk.requests.stash.return_request(request);
+            // It may last for long.
+            drop(snapshot);
+            let (reason, mut record) = Box::pin(tunnel::of_http2(&mut client, tunnel)).await;
             if reason == Reason::ClientReset {
                 lost(shared, &client, &mut record);
             }
+            return;
         }
     }
     desk.requests.stash.return_request(request);
