@@ -3,7 +3,7 @@
 
 use tokio::time::Instant;
 
-use super::probe::Seen;
+use super::probe::{Problem, Seen};
 use super::reach::{Opened, Reach, within};
 use crate::logging::told;
 use crate::net::dial::First;
@@ -23,7 +23,7 @@ pub struct AgentProbe {
 ///
 /// # Errors
 /// What went wrong, in the words of the log line.
-pub(super) async fn probe(agent: &AgentProbe, reach: &Reach, until: Instant) -> Result<Seen, String> {
+pub(super) async fn probe(agent: &AgentProbe, reach: &Reach, until: Instant) -> Result<Seen, Problem> {
     let first = if agent.send.is_empty() { First::PerhapsServer } else { First::Us };
     let mut opened = reach.open(first, until).await?;
     let line = within(until, ask(&mut opened, &agent.send)).await?;

@@ -8,9 +8,10 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::probe::{Prober, Seen};
+use super::probe::{Prober, Problem, Seen};
 use super::{Change, Check, Streak, Timing};
 use crate::backend::State;
+use crate::metrics::CheckResult;
 use crate::net::address::ServerAddr;
 use crate::net::proxy_protocol::Version;
 use crate::units::Percent;
@@ -69,6 +70,7 @@ impl Checker {
         let mut streak = Streak::new(health.up, timing.initial.next_decides(health.up, health.tested));
         let mut next = Instant::now() + self.delay;
         let mut prober = Prober::new(active, &self.address, self.source, self.announce);
+        let mut lacks = false;
         if !active.probe.tells_role() {
             self.server.set_role(None);
         }
@@ -78,7 +80,17 @@ impl Checker {
         loop {
             let (change, reason) = tokio::select! {
                 () = tokio::time::sleep_until(next) => {
-                    let outcome = self.probe(&timing, &mut prober).await;
+                    let outcome = match self.probe(&timing, &mut prober).await {
+                        Ok(seen) => Ok(seen),
+                        Err(Problem::Server(words)) => Err(words),
+                        Err(Problem::Ours(words)) => {
+                            // It says nothing of the server, and an outage of ours is not to become one of all servers.
+                            self.cannot_ask(&mut lacks, &words);
+                            next = Instant::now() + pause(&timing, &streak);
+                            continue;
+                        }
+                    };
+                    lacks = false;
                     let change = streak.probed(outcome.is_ok(), timing.rise, timing.fall);
                     next = Instant::now() + pause(&timing, &streak);
                     self.server.set_tested(if outcome.is_ok() { "passed its first check" } else { "failed its first check" });
@@ -107,12 +119,25 @@ impl Checker {
         }
     }
 
-    async fn probe(&self, timing: &Timing, prober: &mut Prober<'_>) -> Result<Seen, String> {
+    /// Says once that the server cannot be asked.
+    fn cannot_ask(&self, lacks: &mut bool, words: &str) {
+        if !std::mem::replace(lacks, true) {
+            let State { pool, name, .. } = &*self.server;
+            tracing::warn!(%pool, server = %name, "the server cannot be checked, and stays what it is: {words}");
+        }
+    }
+
+    async fn probe(&self, timing: &Timing, prober: &mut Prober<'_>) -> Result<Seen, Problem> {
         // The semaphore is never closed; were it, the probe would go ahead.
         let _permit = self.probes.acquire().await;
         let started = Instant::now();
         let outcome = prober.probe(timing.timeout).await;
-        self.server.metrics().checked(outcome.is_ok(), started.elapsed());
+        let result = match &outcome {
+            Ok(_) => CheckResult::Passed,
+            Err(Problem::Server(_)) => CheckResult::Failed,
+            Err(Problem::Ours(_)) => CheckResult::Skipped,
+        };
+        self.server.metrics().checked(result, started.elapsed());
         outcome
     }
 

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use super::http::{AGENT, host};
 use super::http2::{Answer, Http2Line};
 use super::line::{Ask, Fault, H2, Line, Question};
-use super::probe::Seen;
+use super::probe::{Problem, Seen};
 use super::reach::Reach;
 use crate::http2::hpack::encoder::{Packer, Pseudo};
 use crate::logging::told;
@@ -58,11 +58,11 @@ impl GrpcProbe {
 }
 
 impl Question for GrpcProbe {
-    async fn open(&self, reach: &Reach, until: Instant) -> Result<Line, String> {
+    async fn open(&self, reach: &Reach, until: Instant) -> Result<Line, Problem> {
         let opened = reach.open(First::Us, until).await?;
         if reach.speaks_tls() && opened.alpn.as_deref() != Some(H2) {
             opened.close(until).await;
-            return Err("handshake: the server does not offer HTTP/2".to_owned());
+            return Err("handshake: the server does not offer HTTP/2".into());
         }
         Ok(Line::h2(opened.io))
     }

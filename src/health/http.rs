@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::http2::{Answer, Http2Line};
 use super::line::{Ask, Fault, H2, Line, Question};
-use super::probe::Seen;
+use super::probe::{Problem, Seen};
 use super::reach::Reach;
 use crate::http2::hpack::encoder::{Packer, Pseudo};
 use crate::logging::words;
@@ -153,15 +153,15 @@ impl HttpProbe {
 }
 
 impl Question for HttpProbe {
-    async fn open(&self, reach: &Reach, until: Instant) -> Result<Line, String> {
+    async fn open(&self, reach: &Reach, until: Instant) -> Result<Line, Problem> {
         let opened = reach.open(First::Us, until).await?;
         let asks_for_h2 = self.version == HttpVersion::Http2;
         let agreed = opened.alpn.as_deref() == Some(H2);
         if reach.speaks_tls() && asks_for_h2 && !agreed {
             opened.close(until).await;
-            return Err("handshake: the server does not offer HTTP/2".to_owned());
+            return Err("handshake: the server does not offer HTTP/2".into());
         }
-        if agreed || asks_for_h2 { Ok(Line::h2(opened.io)) } else { Line::h1(opened.io).await }
+        Ok(if agreed || asks_for_h2 { Line::h2(opened.io) } else { Line::h1(opened.io).await? })
     }
 
     async fn ask(&self, ask: &mut Ask, reach: &Reach) -> Result<Seen, Fault> {

@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, timeout_at};
 
 use super::http2::Http2Line;
-use super::probe::Seen;
+use super::probe::{Problem, Seen};
 use super::reach::{Io, LATE, Reach, within};
 use crate::logging::words;
 
@@ -61,7 +61,7 @@ impl Fault {
 /// What a probe asks over a connection.
 pub(super) trait Question {
     /// Connects and comes to where it can be asked.
-    async fn open(&self, reach: &Reach, until: Instant) -> Result<Line, String>;
+    async fn open(&self, reach: &Reach, until: Instant) -> Result<Line, Problem>;
 
     /// Asks, and holds the answer to what is expected.
     async fn ask(&self, ask: &mut Ask, reach: &Reach) -> Result<Seen, Fault>;
@@ -79,17 +79,17 @@ pub(super) async fn probe(
     reach: &Reach,
     kept: &mut Option<Line>,
     until: Instant,
-) -> Result<Seen, String> {
+) -> Result<Seen, Problem> {
     if let Some(mut line) = kept.take() {
         match timeout_at(until, line.asked(question, reach)).await {
             Ok(Ok(seen)) => {
                 *kept = line.keep(until).await;
                 return Ok(seen);
             }
-            Ok(Err(Fault::Answer(words))) => return Err(words),
+            Ok(Err(Fault::Answer(words))) => return Err(words.into()),
             // It may be as old as the server's last start.
             Ok(Err(Fault::Line(_))) => {}
-            Err(_elapsed) => return Err(LATE.to_owned()),
+            Err(_elapsed) => return Err(LATE.into()),
         }
     }
     let mut line = question.open(reach, until).await?;

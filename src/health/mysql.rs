@@ -5,7 +5,7 @@ use aws_lc_rs::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
 use tokio::time::Instant;
 
 use super::Account;
-use super::probe::Seen;
+use super::probe::{Problem, Seen};
 use super::reach::{Opened, Reach, within};
 use crate::backend::Role;
 use crate::logging::told;
@@ -40,7 +40,7 @@ const ERROR: u8 = 0xff;
 ///
 /// # Errors
 /// What went wrong, in the words of the log line.
-pub(super) async fn probe(account: Option<&Account>, reach: &Reach, until: Instant) -> Result<Seen, String> {
+pub(super) async fn probe(account: Option<&Account>, reach: &Reach, until: Instant) -> Result<Seen, Problem> {
     let capabilities = CAPABILITIES | if reach.upgrades() { TLS } else { 0 };
     let opened = reach.open(First::PerhapsServer, until).await?;
     let mut talk = Talk { opened, number: 0, capabilities };

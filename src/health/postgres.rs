@@ -10,7 +10,7 @@ use postgres_protocol::message::frontend;
 use tokio::time::Instant;
 
 use super::Account;
-use super::probe::Seen;
+use super::probe::{Problem, Seen};
 use super::reach::{Opened, Reach, within};
 use crate::backend::Role;
 use crate::logging::{told, words};
@@ -39,7 +39,7 @@ const QUESTION: &str = "SELECT pg_catalog.pg_is_in_recovery()";
 ///
 /// # Errors
 /// What went wrong, in the words of the log line.
-pub(super) async fn probe(account: Option<&Account>, reach: &Reach, until: Instant) -> Result<Seen, String> {
+pub(super) async fn probe(account: Option<&Account>, reach: &Reach, until: Instant) -> Result<Seen, Problem> {
     let mut opened = reach.open(First::Us, until).await?;
     if reach.upgrades() {
         within(until, ask_for_tls(&mut opened)).await?;

@@ -106,6 +106,27 @@ pub(super) struct Seen {
     pub(super) share: Option<Percent>,
 }
 
+/// Why a probe did not pass, in the words of the log line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Problem {
+    /// The server did not do as it is to.
+    Server(String),
+    /// It was not asked: this machine lacks what that takes.
+    Ours(String),
+}
+
+impl From<String> for Problem {
+    fn from(words: String) -> Self {
+        Self::Server(words)
+    }
+}
+
+impl From<&str> for Problem {
+    fn from(words: &str) -> Self {
+        Self::Server(words.to_owned())
+    }
+}
+
 /// A probe made ready for one server.
 pub(super) struct Prober<'c> {
     probe: &'c Probe,
@@ -127,8 +148,8 @@ impl<'c> Prober<'c> {
     /// Probes once.
     ///
     /// # Errors
-    /// What went wrong, in the words of the log line.
-    pub(super) async fn probe(&mut self, timeout: Duration) -> Result<Seen, String> {
+    /// What went wrong.
+    pub(super) async fn probe(&mut self, timeout: Duration) -> Result<Seen, Problem> {
         let (reach, until) = (&self.reach, Instant::now() + timeout);
         match self.probe {
             Probe::Tcp => tcp::probe(reach, until).await,

@@ -16,6 +16,7 @@ use crate::relay::{Wire, WireIo, WireParts};
 use crate::tls::{ServerTls, TlsStream, ToServer, connect};
 
 use super::Handshake;
+use super::probe::Problem;
 
 /// What is said of a server that takes too long.
 pub(super) const LATE: &str = "no answer in time";
@@ -111,12 +112,15 @@ impl Reach {
     }
 
     /// Connects.
-    pub(super) async fn dial(&self, first: First, until: Instant) -> Result<Stream, String> {
-        dial(&self.to, self.source, left(until), first).await.map_err(|error| format!("connect: {error}"))
+    pub(super) async fn dial(&self, first: First, until: Instant) -> Result<Stream, Problem> {
+        dial(&self.to, self.source, left(until), first).await.map_err(|error| {
+            let words = format!("connect: {error}");
+            if error.failure.is_our_own() { Problem::Ours(words) } else { Problem::Server(words) }
+        })
     }
 
     /// Connects and comes to where the conversation begins.
-    pub(super) async fn open(&self, first: First, until: Instant) -> Result<Opened, String> {
+    pub(super) async fn open(&self, first: First, until: Instant) -> Result<Opened, Problem> {
         let tls = self.tls.as_ref().filter(|_| !self.upgrades);
         // With TLS it is us in any case.
         let socket = self.dial(if tls.is_some() { First::Us } else { first }, until).await?;
@@ -127,7 +131,7 @@ impl Reach {
             io.write_all(&self.header).await.map_err(|error| format!("send: {error}"))?;
             return Ok(Opened { io: Box::new(io), alpn: None });
         };
-        shake(socket, self.header.clone(), tls, first, until).await
+        Ok(shake(socket, self.header.clone(), tls, first, until).await?)
     }
 
     /// Goes on by TLS, as the server has just agreed to. What it said in the clear beyond that nobody vouches for: it may be

@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::probe::Seen;
+use super::probe::{Problem, Seen};
 use super::reach::{Opened, Reach, within};
 use crate::logging::told;
 use crate::net::dial::First;
@@ -43,7 +43,7 @@ impl Script {
 ///
 /// # Errors
 /// What went wrong, in the words of the log line.
-pub(super) async fn probe(script: &Script, reach: &Reach, until: Instant) -> Result<Seen, String> {
+pub(super) async fn probe(script: &Script, reach: &Reach, until: Instant) -> Result<Seen, Problem> {
     let first = if script.server_begins() { First::PerhapsServer } else { First::Us };
     let mut opened = reach.open(first, until).await?;
     let mut heard = Vec::new();

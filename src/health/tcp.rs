@@ -4,7 +4,7 @@ use std::future::poll_fn;
 
 use tokio::time::Instant;
 
-use super::probe::Seen;
+use super::probe::{Problem, Seen};
 use super::reach::Reach;
 use crate::net::dial::First;
 
@@ -13,7 +13,7 @@ use crate::net::dial::First;
 ///
 /// # Errors
 /// What went wrong, in the words of the log line.
-pub(super) async fn probe(reach: &Reach, until: Instant) -> Result<Seen, String> {
+pub(super) async fn probe(reach: &Reach, until: Instant) -> Result<Seen, Problem> {
     let stream = reach.dial(First::PerhapsServer, until).await?;
     let header = reach.header();
     if header.is_empty() {

@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::probe::Seen;
+use super::probe::{Problem, Seen};
 use super::reach::Reach;
 use crate::net::dial::First;
 
@@ -10,7 +10,7 @@ use crate::net::dial::First;
 ///
 /// # Errors
 /// What went wrong, in the words of the log line.
-pub(super) async fn probe(reach: &Reach, until: Instant) -> Result<Seen, String> {
+pub(super) async fn probe(reach: &Reach, until: Instant) -> Result<Seen, Problem> {
     reach.open(First::PerhapsServer, until).await?.close(until).await;
     Ok(Seen::default())
 }

@@ -299,13 +299,14 @@ fn add_servers(all: &[std::sync::Arc<ServerMetrics>], families: &mut Vec<MetricF
     ));
     families.push(family(
         "portreeve_server_checks_total",
-        "Probes of the server, by result.",
+        "Probes of the server, by result; skipped are those for which there was no descriptor or port.",
         MetricType::COUNTER,
         each(&|server, [pool, name]| {
             let checks = lock(&server.checks);
             vec![
                 counter(&[pool, name, ("result", "passed")], checks.passed as f64),
                 counter(&[pool, name, ("result", "failed")], checks.failed as f64),
+                counter(&[pool, name, ("result", "skipped")], checks.skipped as f64),
             ]
         }),
     ));

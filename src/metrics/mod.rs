@@ -189,11 +189,23 @@ struct ServerShard {
     http: ServerHttp,
 }
 
+/// What a probe of a server came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckResult {
+    /// The server is as it is to be.
+    Passed,
+    /// It is not.
+    Failed,
+    /// It was not asked, for want of a descriptor or a port.
+    Skipped,
+}
+
 /// Written by one checker, a few times a second at most.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Checks {
     passed: u64,
     failed: u64,
+    skipped: u64,
     /// How often it went up, and down.
     rises: u64,
     falls: u64,
@@ -237,13 +249,16 @@ impl ServerMetrics {
         }
     }
 
-    /// A probe passed or failed, and took this long.
-    pub fn checked(&self, passed: bool, after: Duration) {
+    /// A probe came to this, and took this long.
+    pub fn checked(&self, result: CheckResult, after: Duration) {
         let mut checks = lock(&self.checks);
-        if passed {
-            checks.passed += 1
-        } else {
-            checks.failed += 1
+        match result {
+            CheckResult::Passed => checks.passed += 1,
+            CheckResult::Failed => checks.failed += 1,
+            CheckResult::Skipped => {
+                checks.skipped += 1;
+                return;
+            }
         }
         checks.seconds.observe(&CONNECT_BOUNDS, after);
     }
@@ -400,7 +415,7 @@ impl Catalogue {
                 connect_seconds: Histogram::default(),
                 http: ServerHttp::default(),
             }),
-            checks: Mutex::new(Checks { passed: 0, failed: 0, rises: 0, falls: 0, seconds: Histogram::default() }),
+            checks: Mutex::default(),
             ejections: AtomicU64::new(0),
         })
     }

@@ -34,6 +34,17 @@ pub enum DialFailure {
     Other,
 }
 
+impl DialFailure {
+    /// Whether it says something of this machine, and nothing of the server.
+    #[must_use]
+    pub const fn is_our_own(self) -> bool {
+        match self {
+            Self::PortsExhausted | Self::DescriptorsExhausted => true,
+            Self::Refused | Self::Timeout | Self::Unreachable | Self::Other => false,
+        }
+    }
+}
+
 /// A failed dial: its class, and the system's own words.
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]

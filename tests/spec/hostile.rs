@@ -340,3 +340,35 @@ fn total(metrics: &str, start: &str) -> f64 {
     let values = metrics.lines().filter(|line| line.starts_with(start)).filter_map(|line| line.rsplit_once(' '));
     values.map(|(_, value)| value.parse::<f64>().unwrap()).sum()
 }
+
+#[tokio::test]
+async fn servers_that_cannot_be_checked_for_want_of_a_descriptor_stay_what_they_are() {
+    let server = Recorder::ok().await;
+    let check = "check = { interval = \"20ms\", fast_interval = \"20ms\", fall = 2 }";
+    let mut program = Program::start(&format!("{ADMIN}{}", balancing(&[server.address()], check)));
+    let admin = program.admin().await;
+    let series = |name: &str, more: &str| {
+        format!("portreeve_server_{name}{{pool=\"web\",server=\"{}\"{more}}}", server.address())
+    };
+    let checks = |result: &str| series("checks_total", &format!(",result=\"{result}\""));
+    Admin(admin).eventually(&checks("passed"), |passed| passed > 0.0).await;
+    // A connection that stands needs no further descriptor.
+    let mut kept = Client::from([127, 0, 0, 1], admin).await;
+    let read = async |kept: &mut Client| {
+        kept.send("GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").await;
+        kept.response().await
+    };
+    read(&mut kept).await;
+    let limit = program.lower_descriptors(3);
+    let mut skipped = 0.0;
+    while skipped < 5.0 {
+        let metrics = read(&mut kept).await;
+        skipped = metric(metrics.text(), &checks("skipped")).unwrap();
+        assert_eq!(metric(metrics.text(), &series("up", "")), Some(1.0));
+        assert_eq!(metric(metrics.text(), &checks("failed")), Some(0.0));
+    }
+    program.raise_descriptors(limit);
+    let passed = metric(read(&mut kept).await.text(), &checks("passed")).unwrap();
+    Admin(admin).eventually(&checks("passed"), |now| now > passed).await;
+    assert_eq!(program.said("the server cannot be checked, and stays what it is: connect: Too many open files"), 1);
+}

@@ -14,7 +14,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::*;
 use crate::health::line::MOST_OF_HEAD;
-use crate::health::probe::Prober;
+use crate::health::probe::{Prober, Problem};
 
 use crate::health::{Active, Handshake, Probe, Timing};
 use crate::logging::MOST_WORDS;
@@ -75,7 +75,19 @@ impl Asking {
     }
 
     async fn outcome(&self, timeout: Duration) -> Result<(), String> {
-        self.prober().probe(timeout).await.map(|seen| assert_eq!(seen, Seen::default()))
+        outcome_of(&mut self.prober(), timeout).await
+    }
+}
+
+/// What a probe comes to that has nothing of its own to tell.
+async fn outcome_of(prober: &mut Prober<'_>, timeout: Duration) -> Result<(), String> {
+    match prober.probe(timeout).await {
+        Ok(seen) => {
+            assert_eq!(seen, Seen::default());
+            Ok(())
+        }
+        Err(Problem::Server(words)) => Err(words),
+        Err(Problem::Ours(words)) => panic!("{words}"),
     }
 }
 
@@ -211,7 +223,7 @@ async fn a_connection_is_kept_for_the_next_probe_if_that_is_wanted_and_made_anew
     let probing = async {
         let mut outcomes = Vec::new();
         for _ in 0..3 {
-            outcomes.push(prober.probe(TIMEOUT).await.map(drop));
+            outcomes.push(outcome_of(&mut prober, TIMEOUT).await);
         }
         outcomes
     };

@@ -24,6 +24,19 @@ impl Program {
         rustix::process::prlimit(pid, Resource::Nofile, limit).unwrap();
     }
 
+    /// The same, for as long as it is not [raised](Self::raise_descriptors) again to what this returns.
+    pub fn lower_descriptors(&self, most: u64) -> Rlimit {
+        let unlimited = Rlimit { current: Some(most), ..rustix::process::getrlimit(Resource::Nofile) };
+        let pid = Pid::from_raw(i32::try_from(self.pid()).unwrap());
+        rustix::process::prlimit(pid, Resource::Nofile, unlimited).unwrap()
+    }
+
+    /// Lets it open as many descriptors as before.
+    pub fn raise_descriptors(&self, limit: Rlimit) {
+        let pid = Pid::from_raw(i32::try_from(self.pid()).unwrap());
+        rustix::process::prlimit(pid, Resource::Nofile, limit).unwrap();
+    }
+
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id().unwrap()
