@@ -397,8 +397,8 @@ impl Job<'_> {
         reused: bool,
         remains: Remains,
     ) -> Attempted {
-        let Remains { server: connection, response, up, unseen, fault, copy, kept, untouched, lost, stalled, .. } =
-            remains;
+        let Remains { server: connection, response, up, unseen, fault, copy, kept, .. } = remains;
+        let Remains { untouched, lost, stalled, awaits_client, .. } = remains;
         let is_body_whole = kept.is_all();
         (errand.copy, errand.kept) = (copy, kept);
         if let Some(fault) = fault {
@@ -430,6 +430,11 @@ impl Job<'_> {
                     () => Again::Never,
                 };
                 Attempted::Failed(Failure { reason, again })
+            }
+            // Callers know one word for that.
+            Stop::Ours(Reason::RequestTimeout) if awaits_client && !grpc::is_call(self.request) => {
+                self.record.failed("its body was not there when its time was over");
+                Attempted::Finished(self.answer_ending(Reason::BodyTimeout, &[]))
             }
             Stop::Client(
                 reason @ (Reason::BodyTimeout | Reason::BodyTooLarge | Reason::BadRequest | Reason::HeaderTooLarge),

@@ -105,6 +105,8 @@ pub(super) struct Remains {
     pub(super) fault: Option<Deed>,
     pub(super) moved: Instant,
     pub(super) stalled: bool,
+    /// Whether more of the request was waited for.
+    pub(super) awaits_client: bool,
     pub(super) kept: Kept,
     /// Whether no byte of a response came, be it of an informational one, and whether the connection ended so.
     pub(super) untouched: bool,
@@ -225,8 +227,24 @@ impl<'a, 'c> Exchange<'a, 'c> {
     /// It is over, whichever way: what is left of it.
     pub(super) fn into_remains(self) -> Remains {
         let untouched = self.informed == 0 && self.response.is_blank();
+        let awaits_client = !(self.uploaded || self.refused || self.server.is_blocked());
         let Self { server, response, copy, kept, up, down, unseen, lost, fault, moved, stalled, unsent, .. } = self;
-        Remains { server, response, copy, kept, up, down, unseen, lost, fault, moved, stalled, unsent, untouched }
+        Remains {
+            server,
+            response,
+            copy,
+            kept,
+            up,
+            down,
+            unseen,
+            lost,
+            fault,
+            moved,
+            stalled,
+            awaits_client,
+            unsent,
+            untouched,
+        }
     }
 
     /// What was read of the request's body for a server before goes first. With `repeats`, the body may be sent again after this

@@ -202,6 +202,19 @@ async fn a_body_that_comes_more_slowly_than_min_rate_is_given_up_after_a_while()
 }
 
 #[tokio::test]
+async fn a_client_whose_body_is_not_there_when_the_time_of_its_request_is_over_is_told_so() {
+    let stand = Stand::new().await;
+    for version in Version::each() {
+        let instance = with(stand.address, "timeouts = { request = \"200ms\" }", "").await;
+        let mut client = Speaker::of(version, &instance).await;
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf").await;
+        let _server = stand.visit().await;
+        let response = client.response().await;
+        assert_eq!((response.status(), response.field("x-portreeve-reason")), (408, "body_timeout"));
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_does_not_answer_in_time_is_given_up() {
     let stand = Stand::new().await;
     let instance = with(stand.address, "", "timeouts = { response_header = \"200ms\" }").await;
