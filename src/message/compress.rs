@@ -184,7 +184,9 @@ impl Compressible<'_> {
             has_weak |= named.strip_prefix(b"W/").is_some_and(|strong| Some(strong) == self.etag);
         }
         let etag = self.etag.filter(|_| has_weak && !has_strong).map(weakened);
-        self.vary().into_iter().chain(etag).collect()
+        // The length that it may have is that of the response as it is (RFC 9110 §8.6).
+        let length = etag.as_ref().map(|_| Change::Remove("content-length"));
+        self.vary().into_iter().chain(etag).chain(length).collect()
     }
 
     fn vary(&self) -> Option<Change> {

@@ -91,7 +91,7 @@ impl Client<'_> {
     ) -> Poll<Result<Piece, BodyFault>> {
         match self {
             Self::Http1(client) => client.poll_body(cx, buffer, trailers),
-            Self::Http2(client) => client.stream.poll_read(cx, buffer),
+            Self::Http2(client) => client.stream.poll_read(cx, buffer, trailers),
             Self::Nobody(client) => client.poll_body(cx, buffer),
         }
     }
@@ -307,7 +307,7 @@ impl Server {
     ) -> Poll<Result<Piece, BodyFault>> {
         match self {
             Self::Http1(server) => server.poll_body(cx, buffer, trailers),
-            Self::Http2(server) => server.stream.poll_read(cx, buffer),
+            Self::Http2(server) => server.stream.poll_read(cx, buffer, trailers),
         }
     }
 

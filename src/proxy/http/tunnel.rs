@@ -15,7 +15,7 @@ use super::exchange::of_client_broken;
 use super::forward::{self, Pen};
 use super::http2::{Client2 as Http2Client, Http2Stream, Tunnelled};
 use super::record::RequestRecord;
-use super::request::{PATIENCE, Upgraded};
+use super::request::{PATIENCE, RESPONSE_LIMITS, Upgraded};
 use super::sides::{Server, status_line};
 use crate::config::model::ListenerTimeouts;
 use crate::config::model::http::HeaderRules;
@@ -210,7 +210,8 @@ impl<S: Tunnelled> StreamWire<S> {
 
 impl<S: Tunnelled> Wire for StreamWire<S> {
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<Read, Broken>> {
-        let piece = ready!(self.stream().poll_read(cx, buffer));
+        // Trailers would be of no use to anybody.
+        let piece = ready!(self.stream().poll_read(cx, buffer, &RESPONSE_LIMITS));
         Poll::Ready(match piece {
             Ok(Piece { bytes, end: true }) => Ok(Read { bytes, then: Then::End }),
             Ok(Piece { bytes, end: false }) => Ok(Read { bytes, then: Then::Unknown }),

@@ -31,6 +31,10 @@ async fn a_head_that_is_none_is_refused() {
     let bad = [
         ("no method", without(":method")),
         ("no scheme", without(":scheme")),
+        ("an empty scheme", with(":scheme", b"")),
+        ("a scheme with a line's end", with(":scheme", b"http\r\n\r\n")),
+        ("a scheme with a zero", with(":scheme", b"http\0")),
+        ("a scheme that begins with a digit", with(":scheme", b"1http")),
         ("no path", without(":path")),
         ("no authority", without(":authority")),
         ("two methods", and(&[(":method", b"GET")])),

@@ -281,6 +281,12 @@ async fn fields_with_underscores_are_dropped_unless_they_are_wanted() {
         client.ask_with("/", "X_Real: 1\r\nX-Real: 2\r\nCONTENT_LENGTH: 7\r\n").await;
         let request = server.saw();
         assert_eq!((request.one("x_real"), request.field("x-real"), request.one("content_length")), (None, "2", None));
+        let trailed =
+            "PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX_Sum: 1\r\nX-Sum: 2\r\n\r\n";
+        client.send(trailed).await;
+        client.response().await;
+        let trailers = server.saw().trailers;
+        assert!(trailers.len() == 1 && trailers[0].0.eq_ignore_ascii_case("x-sum"), "{trailers:?}");
         let wanting = with(server.address(), "http = { underscores_in_headers = true }", behind.of_pool()).await;
         Speaker::of(version, &wanting).await.ask_with("/", "X_Real: 1\r\n").await;
         assert_eq!(server.saw().field("x_real"), "1");

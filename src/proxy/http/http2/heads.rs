@@ -4,7 +4,7 @@ use crate::ending::Reason;
 use crate::http2::Head;
 use crate::http2::head::{Pseudo, SHORTER};
 use crate::message::framing::{self, Length};
-use crate::message::head::{Known, Role};
+use crate::message::head::{Fields, Known, Role};
 use crate::message::line::{Fault, LONGEST_HEAD, Limits};
 use crate::message::request::{Request, expects_continue};
 use crate::message::response::Response;
@@ -70,9 +70,13 @@ fn check_pseudo(head: &Head, limits: &Limits) -> Result<(), Unread> {
     if let Some(fault) = head.fault {
         return Err(malformed(fault));
     }
-    let Pseudo { method: Some(method), scheme: Some(_), authority, path, protocol, status: None } = head.pseudo else {
+    let Pseudo { method: Some(method), scheme: Some(scheme), authority, path, protocol, status: None } = head.pseudo
+    else {
         return bad("it has not the pseudo-header fields that a request has");
     };
+    if !is_scheme(head.bytes_of(scheme)) {
+        return bad("its scheme is none");
+    }
     let is_connect = head.bytes_of(method) == b"CONNECT";
     match protocol {
         None if is_connect => return Err(Fault::Malformed("CONNECT is not served").into()),
@@ -130,6 +134,26 @@ fn take_fields(request: &mut Request, limits: &Limits) -> Result<(), Unread> {
     }
     if !is_clean {
         request.fields.retain(|known, name, _| known != Known::Host && (limits.underscores || !name.contains(&b'_')));
+    }
+    Ok(())
+}
+
+/// Whether it is a scheme, whichever (RFC 3986 §3.1).
+fn is_scheme(bytes: &[u8]) -> bool {
+    bytes.first().is_some_and(u8::is_ascii_alphabetic)
+        && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(byte))
+}
+
+/// Looks at a trailer section, and takes out what has no place in one as it goes on.
+pub(super) fn take_trailers(trailers: &mut Fields, limits: &Limits) -> Result<(), Fault> {
+    if trailers.len() > limits.fields {
+        return Err(Fault::TooMany);
+    }
+    if trailers.iter().map(|(_, name, value)| name.len() + value.len() + 4).sum::<usize>() > limits.bytes {
+        return Err(Fault::TooLarge);
+    }
+    if !limits.underscores {
+        trailers.retain(|_, name, _| !name.contains(&b'_'));
     }
     Ok(())
 }

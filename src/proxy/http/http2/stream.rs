@@ -5,9 +5,11 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
+use super::heads;
 use crate::http2::hpack::encoder::Packer;
 use crate::http2::{self, Code, Connection, Head, Taken};
 use crate::message::head::Fields;
+use crate::message::line::Limits;
 use crate::proxy::http::body::{BodyFault, Piece};
 use crate::proxy::http::exchange::Deed;
 use crate::proxy::http::forward;
@@ -98,6 +100,7 @@ impl Http2Stream {
         &mut self,
         cx: &mut Context<'_>,
         buffer: &mut [u8],
+        limits: &Limits,
     ) -> Poll<Result<Piece, BodyFault>> {
         if self.over {
             return Poll::Ready(Ok(Piece { bytes: 0, end: true }));
@@ -108,6 +111,9 @@ impl Http2Stream {
                 if end {
                     self.over = true;
                     self.trailers = connection.take_trailers(self.id);
+                    if let Some(trailers) = &mut self.trailers {
+                        heads::take_trailers(trailers, limits).map_err(BodyFault::Malformed)?;
+                    }
                 }
                 Poll::Ready(Ok(Piece { bytes, end }))
             }
