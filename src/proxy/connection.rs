@@ -12,7 +12,7 @@ use super::ends::{ClientEnd, ServerEnd};
 use super::http::{self, Terms};
 use super::intake::{Arrived, arrive, arrive_at_once, may_yet_announce, no_longer_than};
 use super::live::Entry;
-use super::record::Record;
+use super::record::{Record, Spoken};
 use super::witness::Witness;
 use super::{Desk, InEffect, reasons};
 use crate::config::model::ListenerTimeouts;
@@ -118,6 +118,7 @@ pub(super) fn begin(desk: &Rc<Desk>, admitted: Admitted) {
         && let Some(settings) = &in_effect.http
         && in_effect.hears_out_nobody()
     {
+        record.spoke(Spoken::Http);
         let terms = Terms::of(in_effect, settings, accepted);
         match arrive_at_once(&record, socket) {
             Ok(arrived) => Serving { arrived, terms, live }.spawn(record),
@@ -210,6 +211,7 @@ async fn set_up(
         return Err(Reason::Internal);
     };
     if let Some(settings) = &listener.http {
+        record.spoke(Spoken::Http);
         let mut client = client;
         client.set_abandoned(true);
         let arrived = tokio::select! {

@@ -62,7 +62,7 @@ impl Spoken {
 }
 
 /// What is known of a connection that has said more than its address.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct More {
     /// The server name that the client asked for: by its own word, or else by that of the proxy in front.
     pub(super) server_name: Option<Box<str>>,
@@ -131,6 +131,13 @@ impl Record {
     /// Takes out what else is known of it, which is to be known elsewhere.
     pub(super) fn take_more(&mut self) -> More {
         self.more.take().map_or_else(More::default, |more| *more)
+    }
+
+    /// What else is known of it is this, where its line says so.
+    pub(super) fn is_known_by(&mut self, more: &More) {
+        if self.desk.access.is_on() {
+            self.more = Some(Box::new(more.clone()));
+        }
     }
 
     /// Something failed; these words say more of it than a reason can. Nobody hears them where there is no access log.

@@ -179,7 +179,6 @@ pub(super) fn serve(mut record: Record, live: Entry, arrived: Arrived, terms: Te
     });
     // Not an `async fn`, which would hold its arguments twice: before it starts and while it runs.
     async move {
-        record.spoke(Spoken::Http);
         let (connection, over) = match is_http2 {
             true => {
                 let mut connection = connection;
@@ -191,6 +190,7 @@ pub(super) fn serve(mut record: Record, live: Entry, arrived: Arrived, terms: Te
         if matches!(over, Over::Http2(_)) {
             record.spoke(Spoken::Http2);
         }
+        let context = Rc::clone(&connection.context);
         let Served { reason, had_requests, fault } = match over {
             Over::For(reason) => Served { reason, had_requests: connection.requests > 0, fault: None },
             Over::Http2(early) => {
@@ -199,11 +199,15 @@ pub(super) fn serve(mut record: Record, live: Entry, arrived: Arrived, terms: Te
                 seldom(http2::serve(context, live, client.end, early, accepted, terms)).await
             }
         };
+        // Its requests have lines of their own.
+        let is_quiet = had_requests && fault.is_none();
+        if !is_quiet {
+            record.is_known_by(&context.more);
+        }
         if let Some(words) = fault {
             record.failed(words);
         }
-        // Its requests have lines of their own.
-        record.set_quiet(had_requests && fault.is_none());
+        record.set_quiet(is_quiet);
         record.close(reason);
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
+use crate::stage::access::AccessLog;
 use crate::stage::http::{Recorder, serving};
 use crate::stage::http2::Version;
 use crate::stage::pki::{Pki, shake};
@@ -86,6 +87,38 @@ async fn a_request_may_come_in_records_of_any_sizes() {
         assert!(answer.starts_with("http/1.1 200 "), "{size}: {answer}");
         assert_eq!(server.saw().body.len(), size);
     }
+}
+
+#[tokio::test]
+async fn the_line_of_a_connection_without_requests_says_who_it_was() {
+    let pki = Pki::new();
+    let (server, log) = (Recorder::ok().await, AccessLog::new());
+    let pair = pki.issue(&["example.com"]);
+    let tls = format!(
+        "tls = {{ certificates = [{}], client_ca = {:?}, client_auth = \"optional\" }}",
+        pair.entry(),
+        pki.root()
+    );
+    let instance = Instance::start(&log.of(&serving(&[server.address()], &tls, ""))).await;
+    let own = pki.issue(&["alice.client"]);
+    for (number, (protocol, said)) in [("http/1.1", ""), ("h2", "this is no preface, is it?")].into_iter().enumerate() {
+        let mut config = pki.client(Some(&own));
+        config.alpn_protocols = vec![protocol.into()];
+        let mut client = shake(config, instance.address("web"), "example.com").await.unwrap();
+        client.write_all(said.as_bytes()).await.unwrap();
+        client.shutdown().await.unwrap();
+        let _gone = client.read_to_end(&mut Vec::new()).await;
+        let line = log.line(number + 1).await;
+        assert_eq!(line["protocol"], if protocol == "h2" { "h2" } else { "http" }, "{line}");
+        assert_eq!((&line["server_name"], &line["tls"]), (&"example.com".into(), &"1.3".into()), "{line}");
+        assert_eq!(line["client_names"], serde_json::json!(["alice.client"]), "{line}");
+    }
+    // Of one that did not get so far it is known what it came for.
+    let mut stranger = instance.connect().await;
+    stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    let _gone = stranger.read_to_end(&mut Vec::new()).await;
+    let line = log.line(3).await;
+    assert_eq!((&line["protocol"], &line["reason"]), (&"http".into(), &"tls_error".into()), "{line}");
 }
 
 #[tokio::test]
