@@ -154,6 +154,23 @@ async fn a_stopping_instance_says_goaway_and_finishes_what_is_under_way() {
 }
 
 #[tokio::test]
+async fn a_client_that_does_not_answer_the_farewell_of_a_stopping_instance_does_not_keep_it() {
+    let slow = Slow::start("a word").await;
+    let text = fronting(&[slow.server.address], "", Version::Two.of_pool());
+    let instance = Instance::start(&format!("drain_timeout = \"1h\"\n{text}")).await;
+    slow.go.add_permits(1);
+    let mut client = Frames::connect(instance.address("web")).await;
+    client.get(1, "/").await;
+    assert_eq!(client.verdict(1).await, Verdict::Status(200));
+    let running = instance.running;
+    let stopping = tokio::spawn(async move { running.stop().await });
+    // It hears all and says nothing.
+    within("the end", client.stream.read_to_end(&mut Vec::new())).await.unwrap();
+    let stopped = within("the stop", stopping).await.unwrap();
+    assert_eq!((stopped.drained, stopped.reset), (1, 0));
+}
+
+#[tokio::test]
 async fn what_is_under_way_when_the_drain_timeout_is_over_is_cut_off() {
     let mut slow = Slow::start("never").await;
     let text = fronting(&[slow.server.address], "", Version::Two.of_pool());

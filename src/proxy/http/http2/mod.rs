@@ -238,10 +238,14 @@ impl Serving {
             self.core.borrow_mut().wake_streams();
         }
         let now = Instant::now();
-        if self.shared.active.get() > 0 {
-            self.until = now + self.shared.lasting.get().keep_alive;
-        }
         let recalled = recall.by().map(|by| (by, self.shared.live.recalled_for().unwrap_or(Reason::Shutdown)));
+        // One that was called back is over once its client has heard that it takes no more, which no client keeps to itself.
+        let patience = if recalled.is_some() { PATIENCE } else { self.shared.lasting.get().keep_alive };
+        if self.shared.active.get() > 0 {
+            self.until = now + patience;
+        } else if recalled.is_some() && !self.leaving {
+            self.until = self.until.min(now + patience);
+        }
         if !self.leaving {
             let retires = self.retires.filter(|retires| *retires <= now);
             let had_all = self.shared.total.get() >= self.shared.lasting.get().requests;
@@ -250,7 +254,12 @@ impl Serving {
             }
         }
         // Whoever was told to leave and has nothing under way has had its time when the next request would have come.
-        let idle = if had_requests { Reason::IdleTimeout } else { Reason::HeaderTimeout };
+        let idle = match (recalled, had_requests) {
+            // Nothing is lost with it.
+            (Some(_), _) => Reason::Done,
+            (None, true) => Reason::IdleTimeout,
+            (None, false) => Reason::HeaderTimeout,
+        };
         let mut deadline = (self.until, idle);
         if let Some(recalled) = recalled.filter(|(by, _)| *by < deadline.0) {
             deadline = recalled;
