@@ -245,7 +245,7 @@ impl Job<'_> {
             // It is a stream of a connection that waits by itself.
             Server::Http2(stream) => {
                 drop(stream);
-                desk.requests.upstreams.settle(server);
+                desk.requests.upstreams.settle(server, &errand.pool.http.keep);
             }
         }
     }

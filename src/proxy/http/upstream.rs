@@ -276,8 +276,10 @@ impl Upstreams {
     }
 
     /// A request on a connection of HTTP/2 is over, which may wait now.
-    pub(super) fn settle(&self, server: &Server) {
+    pub(super) fn settle(&self, server: &Server, keep: &Keep) {
         if let Some(shelf) = self.servers.borrow_mut().get_mut(&Arc::as_ptr(&server.state).addr()) {
+            // A reload may have changed it.
+            shelf.keep = *keep;
             shelf.bound();
         }
     }

@@ -282,6 +282,25 @@ async fn no_more_connections_wait_than_max_idle() {
 }
 
 #[tokio::test]
+async fn a_reload_says_for_connections_there_are_how_many_may_wait() {
+    let server = Server::of_http(Version::Two, super::echo).await;
+    let text = |max_idle: usize| {
+        fronting(&[server.address], "", &format!("{BY_HTTP2}\nupstream = {{ max_idle = {max_idle} }}"))
+    };
+    let instance = Instance::start(&text(8)).await;
+    let client = Client::connect(instance.address("web")).await;
+    let ask = async || assert_eq!(client.ask(Asked::get("/")).await.unwrap().status, 200);
+    ask().await;
+    ask().await;
+    assert_eq!(server.accepted(), 1);
+    instance.running.reload_text(&text(0)).await.unwrap();
+    for _ in 0..3 {
+        ask().await;
+    }
+    assert_eq!(server.accepted(), 3, "the one that waited had one more request");
+}
+
+#[tokio::test]
 async fn a_server_that_allows_no_request_is_a_bad_server() {
     let server = Server::start(|stream| async move {
         // SETTINGS_MAX_CONCURRENT_STREAMS is 3.
