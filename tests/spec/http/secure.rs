@@ -7,7 +7,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
 use crate::stage::access::AccessLog;
 use crate::stage::http::{Recorder, serving};
-use crate::stage::http2::Version;
+use crate::stage::http2::{self, Answered, Asked, Version, read_body, send_answer, serve_http2};
 use crate::stage::pki::{Pki, shake};
 use crate::stage::speaker::Speaker;
 use crate::stage::{Instance, Server, within};
@@ -66,6 +66,58 @@ async fn bodies_of_every_size_go_to_a_server_and_come_from_it() {
         }
     }
     assert_eq!(server.accepted(), 1, "one connection served them all");
+}
+
+/// The same in HTTP/2.
+async fn echo_by_http2(pki: &Pki) -> Server {
+    let mut config = pki.server(&pki.issue(&["example.com"]));
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Server::secure(config, |stream| {
+        serve_http2(stream, h2::server::Builder::new(), |mut request, mut respond| async move {
+            let Ok((body, _)) = read_body(request.body_mut()).await else { return };
+            let mut message = http2::Message::of(body);
+            message.fields.insert("content-length", message.body.len().into());
+            send_answer(&mut respond, Answered::ok(message));
+        })
+    })
+    .await
+}
+
+#[tokio::test]
+async fn bodies_of_every_size_go_and_come_where_both_sides_speak_tls() {
+    let pki = Pki::new();
+    let pair = pki.issue(&["example.com"]);
+    let listener = format!("tls = {{ certificates = [{}] }}", pair.entry());
+    for (version, behind) in Version::pairs() {
+        let server = match behind {
+            Version::One => echo(&pki).await,
+            Version::Two => echo_by_http2(&pki).await,
+        };
+        let pool = format!("{}\n{}", by_tls(&pki), behind.of_pool());
+        let instance = Instance::start(&serving(&[server.address], &listener, &pool)).await;
+        let mut config = pki.client(None);
+        config.alpn_protocols = vec![if version == Version::Two { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
+        let mut stream = shake(config, instance.address("web"), "example.com").await.unwrap();
+        if version == Version::Two {
+            let client = http2::Client::over(stream, &h2::client::Builder::new()).await;
+            for size in SIZES {
+                let mut asked = Asked::post("/x", "x".repeat(size));
+                asked.message.fields.insert("content-length", size.into());
+                let answered = client.ask(asked).await.unwrap();
+                assert_eq!((answered.status, answered.text().len()), (200, size));
+            }
+            continue;
+        }
+        for size in SIZES {
+            let body = "x".repeat(size);
+            let request = format!("PUT /x HTTP/1.1\r\nHost: example.com\r\nContent-Length: {size}\r\n\r\n{body}");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            stream.flush().await.unwrap();
+            let (head, body) = within("an answer", read_request(&mut stream)).await.unwrap();
+            assert!(head.starts_with("http/1.1 200 "), "{size}: {head}");
+            assert_eq!(body.len(), size);
+        }
+    }
 }
 
 #[tokio::test]
