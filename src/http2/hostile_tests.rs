@@ -178,7 +178,7 @@ fn a_client_may_give_up_any_number_of_requests_before_its_server_hears_of_the_fi
     assert_eq!((pair.client.ended(), pair.server.ended()), (None, None));
     assert_eq!(status(&mut pair.client, stays), Some((200, true)));
     pair.client.release(stays);
-    // What is over already is over for the server as well: its mistake is its own, and costs nobody else.
+    // And the connection is good for more.
     let next = pair.ask(true);
     pair.server.respond(next, true, |packer| packer.status(200)).unwrap();
     pair.talk();

@@ -92,16 +92,21 @@ async fn a_short_body_goes_elsewhere_after_a_reset_or_a_status() {
     }
 }
 
+/// A client that has sent four of eight bytes, `some`, to a server that has reset the connection, and the one to the next.
+async fn half_sent_again(version: Version) -> (Instance, Speaker, Wire) {
+    let (one, two) = (Stand::new().await, Stand::new().await);
+    let (instance, mut client) = over(version, &[one.address, two.address], "retry_on = [\"reset\"]").await;
+    client.send(put(8) + "some").await;
+    let (mut server, other) = begun_at(&one, &two).await;
+    assert_eq!(server.exactly(4).await.unwrap(), b"some");
+    server.reset();
+    (instance, client, other.visit().await)
+}
+
 #[tokio::test]
 async fn a_body_that_is_still_coming_goes_on_where_it_was_sent_again() {
     for version in Version::each() {
-        let (one, two) = (Stand::new().await, Stand::new().await);
-        let (_instance, mut client) = over(version, &[one.address, two.address], "retry_on = [\"reset\"]").await;
-        client.send(put(8) + "some").await;
-        let (mut server, other) = begun_at(&one, &two).await;
-        assert_eq!(server.exactly(4).await.unwrap(), b"some");
-        server.reset();
-        let mut server = other.visit().await;
+        let (_instance, mut client, mut server) = half_sent_again(version).await;
         server.head().await.unwrap();
         assert_eq!(server.exactly(4).await.unwrap(), b"some");
         client.send("more").await;
@@ -163,13 +168,7 @@ async fn a_body_that_is_too_long_to_be_kept_is_not_sent_twice() {
 async fn what_answers_before_a_body_was_sent_again_gets_all_of_it() {
     // The second server answers at once; what is left of the body goes to it all the same.
     for version in Version::each() {
-        let (one, two) = (Stand::new().await, Stand::new().await);
-        let (_instance, mut client) = over(version, &[one.address, two.address], "retry_on = [\"reset\"]").await;
-        client.send(put(8) + "some").await;
-        let (mut server, other) = begun_at(&one, &two).await;
-        assert_eq!(server.exactly(4).await.unwrap(), b"some");
-        server.reset();
-        let mut server = other.visit().await;
+        let (_instance, mut client, mut server) = half_sent_again(version).await;
         server.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nea").await;
         client.send("more").await;
         let mut request = server.head().await.unwrap().unwrap();
